@@ -8,8 +8,9 @@ action, as a :class:`Note` that says why nothing needs to be done, or as :class:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator, Literal, Optional, Union
+from typing import Literal, Union
 
 from cdi_hpc.model import Origin
 
@@ -148,9 +149,7 @@ class Unsupported:
     fatal: bool = False
 
 
-Action = Union[
-    SetEnv, Bind, MountFilesystem, Symlink, WriteFile, CudaCompat, UpdateLdCache, Note, Unsupported
-]
+Action = Union[SetEnv, Bind, MountFilesystem, Symlink, WriteFile, CudaCompat, UpdateLdCache, Note, Unsupported]
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class Plan:
 
     devices: tuple[str, ...]
     actions: tuple[Action, ...]
-    private_dev: Optional[str] = None
+    private_dev: str | None = None
 
     def unsupported(self) -> Iterator[Unsupported]:
         """What can't be done, in plan order."""

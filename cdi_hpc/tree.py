@@ -1,0 +1,305 @@
+"""The container's file tree before it exists: an image, what is mounted into it, and what is staged over both.
+
+Paths are container paths. A *real* path has no symbolic link in it, seen from inside the container; only
+:meth:`ContainerTree.resolve` makes one, component by component, with absolute links starting at the container's
+root and ``..`` stopping there (path_resolution(7), as after chroot(2)). Nothing in an image can lead out of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import posixpath
+import stat
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, Union
+
+from cdi_hpc.errors import CdiError, Problem
+
+EntryKind = Literal["directory", "file", "link", "special"]
+
+#: The kernel's own limit on links in one path (path_resolution(7)).
+MAX_LINKS = 40
+
+#: Below these mounts only the kernel makes files.
+KERNEL_DIRECTORIES = ("/proc", "/sys")
+
+
+@dataclass(frozen=True)
+class StagedDirectory:
+    """A directory that the image lacks."""
+
+    mode: int = 0o755
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file that we write, or an empty mount point."""
+
+    content: bytes = b""
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class StagedLink:
+    """A symbolic link that we make."""
+
+    points_to: str
+
+
+Staged = Union[StagedDirectory, StagedFile, StagedLink]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the tree with one thing underneath: the image, a bound host path, or an empty tmpfs.
+
+    Attributes:
+        target: real container path where it begins.
+        source: absolute host path without links, or None for a tmpfs.
+
+    """
+
+    target: str
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is at a real path, links not followed.
+
+    Attributes:
+        host_path: where its content is on the host, None when it is staged or in a tmpfs.
+        staged: what we put there, or None.
+
+    """
+
+    kind: EntryKind
+    host_path: str | None = None
+    staged: Staged | None = None
+
+
+class ContainerTree:
+    """The merged tree; built up by mounting and staging, asked by everything that needs the container's view."""
+
+    def __init__(self, image: str) -> None:
+        """Begin with an image: the absolute path of a directory on the host, without links."""
+        self.regions: list[Region] = [Region("/", image)]
+        self._newest_at: dict[str, int] = {"/": 0}
+        self._staged: dict[str, tuple[int, Staged]] = {}
+        self._lower: dict[str, Entry | None] = {}
+
+    # Asking ------------------------------------------------------------------------------------------------
+
+    def entry(self, real_path: str) -> Entry | None:
+        """What is at a real path; None when nothing is."""
+        number = self._newest_at.get(real_path)
+        if number is not None:
+            return self._region_root(self.regions[number])
+        number = self.region_of(real_path)
+        staged_in, staged = self._staged.get(real_path, (None, None))
+        if staged is not None and staged_in == number:
+            return Entry(_STAGED_KINDS[type(staged)], staged=staged, host_path=self._merged_with(number, real_path))
+        return self._below(self.regions[number], real_path)
+
+    def resolve(self, path: str, *, follow: bool = True) -> str:
+        """The real path of ``path``; components that do not exist are kept as they are.
+
+        Args:
+            path: a container path, absolute or relative to the container's root.
+            follow: follow a link that is the last component.
+
+        Raises:
+            CdiError: more than MAX_LINKS links, a non-directory on the way, or a directory that can't be searched.
+
+        """
+        rest = [part for part in path.split("/") if part not in ("", ".")]
+        rest.reverse()
+        current, links = "/", 0
+        while rest:
+            part = rest.pop()
+            if part == "..":
+                current = posixpath.dirname(current)
+                continue
+            candidate = posixpath.join(current, part)
+            entry = self.entry(candidate)
+            if entry is not None and entry.kind == "link" and (rest or follow):
+                links += 1
+                if links > MAX_LINKS:
+                    raise _problem(path, f"too many symbolic links inside the image, at {candidate!r}")
+                text = self.readlink(candidate)
+                rest += [piece for piece in reversed(text.split("/")) if piece not in ("", ".")]
+                current = "/" if text.startswith("/") else current
+            elif entry is not None and entry.kind != "directory" and rest:
+                raise _problem(path, f"{candidate!r} is not a directory inside the image")
+            else:
+                current = candidate
+        return current
+
+    def readlink(self, real_path: str) -> str:
+        """Text of the symbolic link at a real path."""
+        entry = self.entry(real_path)
+        if entry is None or entry.kind != "link":
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), real_path)
+        if isinstance(entry.staged, StagedLink):
+            return entry.staged.points_to
+        return os.readlink(entry.host_path or "")
+
+    def names(self, real_path: str) -> list[str]:
+        """Names in the directory at a real path, sorted."""
+        entry = self.entry(real_path)
+        if entry is None or entry.kind != "directory":
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), real_path)
+        names = set(os.listdir(entry.host_path)) if entry.host_path is not None else set()
+        return sorted(names.union(self._added_names(real_path)))
+
+    def open(self, real_path: str) -> BinaryIO:
+        """Open the regular file at a real path for reading; anything else raises OSError and is not opened."""
+        entry = self.entry(real_path)
+        if entry is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), real_path)
+        if isinstance(entry.staged, StagedFile):
+            return io.BytesIO(entry.staged.content)
+        if entry.kind != "file" or entry.host_path is None:
+            raise OSError(errno.EINVAL, "not a regular file", real_path)
+        return open_regular(entry.host_path)
+
+    def read(self, path: str, limit: int = 1 << 24) -> bytes | None:
+        """Content of a regular file, links followed; None when there is no such file or it can't be read."""
+        try:
+            with self.open(self.resolve(path)) as stream:
+                return stream.read(limit)
+        except (OSError, CdiError):
+            return None
+
+    def region_of(self, real_path: str) -> int:
+        """Number of the region that holds what is at ``real_path`` (for a region's own target: the one around it)."""
+        parent = real_path
+        while parent != "/":
+            parent = posixpath.dirname(parent)
+            number = self._newest_at.get(parent)
+            if number is not None:
+                return number
+        return 0
+
+    def is_mounted(self, real_path: str) -> bool:
+        """Whether a region begins at ``real_path``."""
+        return real_path in self._newest_at
+
+    def staged_in(self, number: int) -> dict[str, Staged]:
+        """What is staged in a region, by real path, parents before children."""
+        return {path: staged for path, (region, staged) in sorted(self._staged.items()) if region == number}
+
+    # Building ----------------------------------------------------------------------------------------------
+
+    def make_directory(self, path: str) -> str:
+        """Real path of a directory, staged with its missing parents; raises CdiError when it can't be one."""
+        real_path = self.resolve(path)
+        missing = []
+        here = real_path
+        while True:
+            entry = self.entry(here)
+            if entry is not None:
+                if entry.kind != "directory":
+                    raise _problem(path, f"{here!r} is not a directory inside the image")
+                break
+            missing.append(here)
+            here = posixpath.dirname(here)
+        for directory in reversed(missing):
+            self._stage(directory, StagedDirectory())
+        return real_path
+
+    def put(self, real_path: str, staged: Staged) -> None:
+        """Stage a file or a link at a real path whose parent exists; what is there is covered."""
+        self._stage(real_path, staged)
+
+    def mount(self, real_path: str, source: str | None) -> int:
+        """Begin a region at an existing real path; returns its number. What was staged below is covered."""
+        self.regions.append(Region(real_path, source))
+        number = len(self.regions) - 1
+        self._newest_at = {path: old for path, old in self._newest_at.items() if not _is_below(path, real_path)}
+        self._newest_at[real_path] = number
+        self._lower.clear()
+        return number
+
+    def _stage(self, real_path: str, staged: Staged) -> None:
+        number = self.region_of(real_path)
+        region = self.regions[number]
+        if region.source is not None and is_kernels(host_path(region, real_path)):
+            raise _problem(real_path, "not there, and only the kernel makes files below it")
+        self._staged[real_path] = (number, staged)
+
+    # Underneath --------------------------------------------------------------------------------------------
+
+    def _region_root(self, region: Region) -> Entry:
+        if region.source is None:
+            return Entry("directory")
+        return self._lstat(region.source) or Entry("special", host_path=region.source)
+
+    def _below(self, region: Region, real_path: str) -> Entry | None:
+        if region.source is None:
+            return None
+        key = real_path
+        if key not in self._lower:
+            self._lower[key] = self._lstat(host_path(region, real_path))
+        return self._lower[key]
+
+    def _merged_with(self, number: int, real_path: str) -> str | None:
+        """Host path of the directory that a staged directory is merged with, if there is one."""
+        below = self._below(self.regions[number], real_path)
+        staged = self._staged[real_path][1]
+        if below is None or below.kind != "directory" or not isinstance(staged, StagedDirectory):
+            return None
+        return below.host_path
+
+    @staticmethod
+    def _lstat(path: str) -> Entry | None:
+        try:
+            mode = os.lstat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except PermissionError:
+            raise _problem(path, "permission denied: a directory on the way can't be searched") from None
+        if stat.S_ISDIR(mode):
+            return Entry("directory", path)
+        if stat.S_ISREG(mode):
+            return Entry("file", path)
+        return Entry("link" if stat.S_ISLNK(mode) else "special", path)
+
+    def _added_names(self, directory: str) -> set[str]:
+        prefix = directory.rstrip("/") + "/"
+        paths = [path for path in (*self._staged, *self._newest_at) if path.startswith(prefix) and path != directory]
+        return {path[len(prefix) :] for path in paths if "/" not in path[len(prefix) :] and self.entry(path)}
+
+
+_STAGED_KINDS: dict[type, EntryKind] = {StagedDirectory: "directory", StagedFile: "file", StagedLink: "link"}
+
+
+def host_path(region: Region, real_path: str) -> str:
+    """Where the host keeps what the region's source has at a real path."""
+    relative = real_path[len(region.target) :].lstrip("/") if region.target != "/" else real_path[1:]
+    return posixpath.join(region.source or "", relative) if relative else region.source or ""
+
+
+def is_kernels(path: str) -> bool:
+    """Whether a host path is in a file system where only the kernel makes files."""
+    return any(_is_below(path, top) for top in KERNEL_DIRECTORIES)
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file and nothing else; a FIFO or a device that took its place does not block."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return os.fdopen(fd, "rb")
+
+
+def _is_below(path: str, top: str) -> bool:
+    """Whether ``path`` is strictly below ``top``."""
+    return path.startswith(top.rstrip("/") + "/")
+
+
+def _problem(path: str, what: str) -> CdiError:
+    return CdiError(Problem(path, what))

@@ -82,7 +82,7 @@ class LiveHost:
         """See :class:`Host`."""
         try:
             found = os.stat(path)
-            flags = os.statvfs(path).f_flag
+            flags = mount_flags(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return HostNode(
@@ -93,7 +93,7 @@ class LiveHost:
             mode=stat.S_IMODE(found.st_mode),
             uid=found.st_uid,
             gid=found.st_gid,
-            mount_flags=tuple(name for bit, name in _STATVFS_FLAGS if flags & bit),
+            mount_flags=flags,
         )
 
     def open_error(self, path: str, *, write: bool) -> int:
@@ -135,3 +135,9 @@ class LiveHost:
 def node_kind(mode: int) -> NodeKind:
     """The kind in an st_mode that is not a symbolic link (inode(7))."""
     return next(kind for bits, kind in _KINDS if stat.S_IFMT(mode) == bits)
+
+
+def mount_flags(path: str) -> tuple[str, ...]:
+    """Flags of the mount that ``path`` is on, by mount(8) name (statvfs(3))."""
+    flags = os.statvfs(path).f_flag
+    return tuple(name for bit, name in _STATVFS_FLAGS if flags & bit)

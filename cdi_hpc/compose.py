@@ -1,0 +1,251 @@
+"""From an assembled tree to mount steps: an overlay where the kernel has one, an underlay otherwise.
+
+*Overlay*: the staged part of a directory is a read-only layer over it. There is no upper layer unless a writable
+one is asked for: with one, nothing can be made in directories of another owner (EOVERFLOW, EACCES).
+
+*Underlay*: a tmpfs takes the directory's place and its present entries are brought back, directories and files
+by binds, links by the same links. Links to one hidden bind would need fewer mounts, but a program that asks for
+its own path (Python, by /proc/self/exe) would find the hidden one.
+
+overlayfs refuses a lower layer with locked mounts below it, so ``/`` and a directory on which a file system is
+mounted are underlaid even in overlay mode, one level, down to where an overlay works.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cdi_hpc.errors import assert_never
+from cdi_hpc.host import mount_flags
+from cdi_hpc.plan import Bind, MountFilesystem
+from cdi_hpc.stage import Assembly, CoverFile, PlacedMount
+from cdi_hpc.steps import (
+    ROOT,
+    BindHost,
+    BindStaged,
+    MakeDirectory,
+    MakeFile,
+    MakeLink,
+    MountNew,
+    MountOverlay,
+    Restrict,
+    Step,
+)
+from cdi_hpc.tree import Region, Staged, StagedDirectory, StagedFile, StagedLink
+
+Mode = Literal["overlay", "underlay"]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """How the container's root is made.
+
+    Attributes:
+        mode: overlay where possible, or underlay everywhere.
+        host_prefix: where the host's root is while the steps are computed ("" before, the workspace's copy after
+            the workspace was entered).
+        submounts: mount points of the host, sorted (proc_pid_mountinfo(5)).
+        writable: the root is writable, changes are lost at the end (needs overlay).
+
+    """
+
+    mode: Mode
+    submounts: tuple[str, ...]
+    host_prefix: str = ""
+    writable: bool = False
+
+
+def compose(assembly: Assembly, composition: Composition) -> tuple[Step, ...]:
+    """Mount steps that make the assembled tree at ROOT of the workspace.
+
+    Raises:
+        OSError: a directory of the image can't be listed (underlay only).
+
+    """
+    composer = _Composer(assembly, composition)
+    composer.steps += [MakeDirectory(name) for name in (ROOT, "stage", "layer", "write")]
+    image = assembly.tree.regions[0]
+    composer.base(image)
+    for placed in assembly.mounts:
+        composer.mount(placed)
+    return tuple(composer.steps)
+
+
+@dataclass
+class _Composer:
+    assembly: Assembly
+    composition: Composition
+    steps: list[Step] = field(default_factory=list)
+    restrict: list[Step] = field(default_factory=list)
+    layers: int = 0
+
+    def base(self, image: Region) -> None:
+        staged = self.assembly.tree.staged_in(0)
+        whole_host = image.source == "/"
+        # The host's own directories stay as they are for this user; an image is never written to.
+        kept = () if whole_host else (*mount_flags(image.source or "/"), "nodev", "nosuid", "ro")
+        self._directory("/", image.source or "", staged, kept, writable=self.composition.writable)
+        self._finish()
+
+    def mount(self, placed: PlacedMount) -> None:
+        what, region = placed.what, self.assembly.tree.regions[placed.region]
+        path = _in_root(region.target)
+        staged = self.assembly.tree.staged_in(placed.region)
+        if isinstance(what, CoverFile):
+            source = self._new("stage")
+            self.steps += [MakeFile(source, what.content, what.mode), BindStaged(source, path, ("nodev", "ro"))]
+        elif isinstance(what, MountFilesystem):
+            self.steps.append(MountNew(what.fstype, what.source, path, what.flags, what.data))
+            self._make_in_place(staged)
+        elif isinstance(what, Bind):
+            flags = tuple(sorted({*what.flags, *what.kept})) if what.flags else ()
+            propagation = what.propagation if what.propagation not in ("private", "rprivate") else ""
+            if staged:
+                self._directory(region.target, what.source, staged, flags)
+                self._finish()
+            else:
+                self.steps.append(BindHost(what.source, path, what.recursive, flags, propagation))
+        else:
+            assert_never(what)
+
+    def _finish(self) -> None:
+        """Close the tmpfs of underlays: only now, when every entry has been made in them."""
+        self.steps += self.restrict
+        self.restrict = []
+
+    def _directory(
+        self, target: str, lower: str, staged: dict[str, Staged], flags: tuple[str, ...], *, writable: bool = False
+    ) -> None:
+        """Put ``lower`` with what is staged below ``target`` at ``target``."""
+        path = _in_root(target)
+        if not staged and not writable:
+            self.steps.append(BindHost(lower, path, recursive=True, flags=flags))
+        elif self.composition.mode == "overlay" and not self._has_submounts(lower):
+            self._overlay(target, lower, staged, flags, writable=writable)
+        else:
+            self._underlay(target, lower, staged, flags)
+
+    def _overlay(
+        self, target: str, lower: str, staged: dict[str, Staged], flags: tuple[str, ...], *, writable: bool
+    ) -> None:
+        stage, layer = self._new("stage"), self._new("layer")
+        mode = self._mode(target, target, lower)
+        self.steps += [MakeDirectory(stage, mode), MakeDirectory(layer), BindHost(lower, layer)]
+        self._make_layer(stage, target, lower, staged)
+        on = {*flags, "nodev", "nosuid", "ro"}
+        upper = ""
+        if writable:
+            upper = self._new("write")
+            self.steps.append(MakeDirectory(upper))
+            on.discard("ro")
+        self.steps.append(MountOverlay(_in_root(target), (stage, layer), upper, tuple(sorted(on))))
+
+    def _underlay(self, target: str, lower: str, staged: dict[str, Staged], flags: tuple[str, ...]) -> None:
+        mode = f"mode={self._mode(target, target, lower):o}"
+        self.steps.append(MountNew("tmpfs", "underlay", _in_root(target), ("nodev", "nosuid"), (mode,)))
+        self.restrict.append(Restrict(_in_root(target), tuple(sorted({"nodev", "nosuid", "ro"}))))
+        below = _by_first_component(target, staged)
+        present = {entry.name: entry for entry in self._list(lower)}
+        for name in sorted({*below, *present}):
+            here, child = posixpath.join(target, name), below.get(name, {})
+            entry = present.get(name)
+            if entry is None or _replaces(child.get(here)):
+                self._make_in_place(child)
+            elif child and _is_directory(entry):
+                self.steps.append(MakeDirectory(_in_root(here)))
+                deeper = {path: what for path, what in child.items() if path != here}
+                self._directory(here, posixpath.join(lower, name), deeper, flags)
+            else:
+                self._bring_back(here, posixpath.join(lower, name), entry, flags)
+
+    def _bring_back(self, target: str, lower: str, entry: os.DirEntry[str], flags: tuple[str, ...]) -> None:
+        path = _in_root(target)
+        if entry.is_symlink():
+            self.steps.append(MakeLink(path, os.readlink(entry.path)))
+            return
+        directory = _is_directory(entry)
+        self.steps.append(MakeDirectory(path) if directory else MakeFile(path))
+        self.steps.append(BindHost(lower, path, recursive=directory, flags=flags))
+
+    def _make_in_place(self, staged: dict[str, Staged]) -> None:
+        """Make staged entries in a tmpfs that is part of the container's root."""
+        for real_path, what in staged.items():
+            self.steps.append(_making(_in_root(real_path), what))
+
+    def _make_layer(self, stage: str, target: str, lower: str, staged: dict[str, Staged]) -> None:
+        """Make staged entries as a layer: directories that are merged show the layer's mode, so it is the lower's."""
+        made = {target}
+        for real_path, what in staged.items():
+            for parent in _parents(real_path, target):
+                if parent not in made:
+                    made.add(parent)
+                    self.steps.append(MakeDirectory(_moved(parent, target, stage), self._mode(parent, target, lower)))
+            made.add(real_path)
+            self.steps.append(_making(_moved(real_path, target, stage), what))
+
+    def _mode(self, directory: str, target: str, lower: str) -> int:
+        path = self.composition.host_prefix + _moved(directory, target, lower)
+        return stat.S_IMODE(os.lstat(path).st_mode)
+
+    def _new(self, kind: str) -> str:
+        self.layers += 1
+        return f"{kind}/{self.layers}"
+
+    def _has_submounts(self, directory: str) -> bool:
+        prefix = directory.rstrip("/") + "/"
+        return any(point.startswith(prefix) and point != directory for point in self.composition.submounts)
+
+    def _list(self, directory: str) -> list[os.DirEntry[str]]:
+        with os.scandir(self.composition.host_prefix + directory) as entries:
+            return list(entries)
+
+
+def _in_root(real_path: str) -> str:
+    return _moved(real_path, "/", ROOT)
+
+
+def _moved(path: str, top: str, new_top: str) -> str:
+    """``path`` with ``new_top`` in the place of ``top``, which it is or is below."""
+    relative = path[len(top) :].strip("/")
+    return posixpath.join(new_top, relative) if relative else new_top
+
+
+def _parents(path: str, top: str) -> list[str]:
+    """Directories strictly between ``top`` and ``path``, outermost first."""
+    parents = []
+    parent = posixpath.dirname(path)
+    while parent not in (top, "/"):
+        parents.append(parent)
+        parent = posixpath.dirname(parent)
+    return parents[::-1]
+
+
+def _making(path: str, what: Staged) -> Step:
+    if isinstance(what, StagedDirectory):
+        return MakeDirectory(path, what.mode)
+    if isinstance(what, StagedFile):
+        return MakeFile(path, what.content, what.mode)
+    if isinstance(what, StagedLink):
+        return MakeLink(path, what.points_to)
+    return assert_never(what)
+
+
+def _by_first_component(top: str, staged: dict[str, Staged]) -> dict[str, dict[str, Staged]]:
+    """Staged entries below ``top``, by the name in ``top`` that they are at or below."""
+    groups: dict[str, dict[str, Staged]] = {}
+    for path, what in staged.items():
+        name = path[len(top) :].lstrip("/").split("/", 1)[0]
+        groups.setdefault(name, {})[path] = what
+    return groups
+
+
+def _replaces(what: Staged | None) -> bool:
+    return isinstance(what, (StagedFile, StagedLink))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)

@@ -40,9 +40,53 @@ _SILENT = frozenset({"defaults", "async", "nofail", "_netdev", "auto", "noauto",
 #: File system types that an OCI runtime would mount; any other word in ``type`` (``-``, ``l``, ``none``) means
 #: a bind, because that is what the generators which write such words mean.
 FILESYSTEM_TYPES = frozenset(
-    "autofs bpf btrfs ceph cgroup cgroup2 cifs configfs debugfs devpts devtmpfs efivarfs erofs ext2 ext3 ext4 f2fs"
-    " fuse fuse.sshfs fusectl glusterfs hugetlbfs iso9660 lustre mqueue nfs nfs4 overlay overlayfs proc pstore"
-    " ramfs rpc_pipefs securityfs squashfs sysfs tmpfs tracefs udf vfat virtiofs xfs zfs 9p binfmt_misc".split()
+    (
+        "autofs",
+        "bpf",
+        "btrfs",
+        "ceph",
+        "cgroup",
+        "cgroup2",
+        "cifs",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "devtmpfs",
+        "efivarfs",
+        "erofs",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "fuse",
+        "fuse.sshfs",
+        "fusectl",
+        "glusterfs",
+        "hugetlbfs",
+        "iso9660",
+        "lustre",
+        "mqueue",
+        "nfs",
+        "nfs4",
+        "overlay",
+        "overlayfs",
+        "proc",
+        "pstore",
+        "ramfs",
+        "rpc_pipefs",
+        "securityfs",
+        "squashfs",
+        "sysfs",
+        "tmpfs",
+        "tracefs",
+        "udf",
+        "vfat",
+        "virtiofs",
+        "xfs",
+        "zfs",
+        "9p",
+        "binfmt_misc",
+    )
 )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
@@ -38,7 +37,7 @@ from cdi_hpc.plan import (
 #: in the kernel, less those that ask for a PID, network or IPC namespace as well).
 _MOUNTABLE = frozenset({"tmpfs", "ramfs", "devpts"})
 
-_BIND_KINDS: dict[str, SourceKind] = {
+BIND_KINDS: dict[str, SourceKind] = {
     "file": "file",
     "directory": "directory",
     "character": "device",
@@ -50,8 +49,7 @@ _TYPE_LETTERS = {"character": "cu", "block": "b", "fifo": "p"}
 _TYPE_WORDS = {"c": "character", "u": "character", "b": "block", "p": "fifo"}
 
 #: Directories that daemons make when they run, and that specs mount as if they were sockets (NVIDIA MPS).
-_DAEMON_DIRECTORIES = frozenset({"/tmp/nvidia-mps"})
-_GPU_NODE = re.compile(r"/dev/nvidia[0-9]+")
+_DAEMON_DIRECTORIES = frozenset({"/tmp/nvidia-mps"})  # noqa: S108  # the path that specs name
 
 UnknownHooks = Literal["warn", "fail"]
 
@@ -190,7 +188,7 @@ def _no_access(source: str, found: HostNode, code: int, host: Host) -> str:
 def _gpu_minors(nodes: Iterable[Sourced[DeviceNode]], host: Host) -> tuple[int, ...]:
     minors = []
     for entry in nodes:
-        if not _GPU_NODE.fullmatch(container_path(entry.value.path)):
+        if not nvidia.is_gpu_node(container_path(entry.value.path)):
             continue
         found, _ = _look(entry.value.host_path or entry.value.path, host)
         if found is not None and found.kind == "character":
@@ -238,7 +236,7 @@ def _bind(
     yield Bind(
         source=found.real_path,
         target=target,
-        kind=_BIND_KINDS[found.kind],
+        kind=BIND_KINDS[found.kind],
         origin=origin,
         flags=options.flags,
         kept=found.mount_flags,
@@ -315,14 +313,14 @@ def _driver_parameters(edit: str, origin: Origin, host: Host) -> Action:
     content = nvidia.params_without_device_modification(present)
     if content is None:
         return Note(edit, f"nothing to do: {nvidia.PARAMS_PATH} does not allow device files to be modified", origin)
-    return WriteFile(nvidia.PARAMS_PATH, content, 0o444, origin)
+    return WriteFile(nvidia.PARAMS_PATH, content, nvidia.FILE_MODE, origin)
 
 
 def _application_profile(edit: str, origin: Origin, gpus: tuple[int, ...]) -> Action:
     content = nvidia.application_profile(gpus)
     if content is None:
         return Note(f"{edit} update-application-profile", "nothing to do: the request has no GPU device node", origin)
-    return WriteFile(nvidia.APPLICATION_PROFILE_PATH, content, 0o444, origin)
+    return WriteFile(nvidia.APPLICATION_PROFILE_PATH, content, nvidia.FILE_MODE, origin)
 
 
 # What can only be said ------------------------------------------------------------------------------------------

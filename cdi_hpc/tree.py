@@ -152,7 +152,13 @@ class ContainerTree:
         if entry is None or entry.kind != "directory":
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), real_path)
         names = set(os.listdir(entry.host_path)) if entry.host_path is not None else set()
-        return sorted(names.union(self._added_names(real_path)))
+        return sorted(names.union(self.added_names(real_path)))
+
+    def added_names(self, directory: str) -> set[str]:
+        """Names in a directory that the region underneath does not have, or that something else covers."""
+        prefix = directory.rstrip("/") + "/"
+        paths = [path for path in (*self._staged, *self._newest_at) if path.startswith(prefix) and path != directory]
+        return {path[len(prefix) :] for path in paths if "/" not in path[len(prefix) :] and self.entry(path)}
 
     def open(self, real_path: str) -> BinaryIO:
         """Open the regular file at a real path for reading; anything else raises OSError and is not opened."""
@@ -266,11 +272,6 @@ class ContainerTree:
         if stat.S_ISREG(mode):
             return Entry("file", path)
         return Entry("link" if stat.S_ISLNK(mode) else "special", path)
-
-    def _added_names(self, directory: str) -> set[str]:
-        prefix = directory.rstrip("/") + "/"
-        paths = [path for path in (*self._staged, *self._newest_at) if path.startswith(prefix) and path != directory]
-        return {path[len(prefix) :] for path in paths if "/" not in path[len(prefix) :] and self.entry(path)}
 
 
 _STAGED_KINDS: dict[type, EntryKind] = {StagedDirectory: "directory", StagedFile: "file", StagedLink: "link"}

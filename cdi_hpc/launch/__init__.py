@@ -1,0 +1,1 @@
+"""The embedded launcher: a container with nothing but the kernel."""

@@ -1,0 +1,154 @@
+"""What every container of the embedded launcher gets besides the plan: /proc, /sys, /dev, /tmp, user and host names."""
+
+from __future__ import annotations
+
+import grp
+import os
+import posixpath
+import pwd
+
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.host import Host
+from cdi_hpc.model import Origin
+from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, WriteFile
+from cdi_hpc.translate import BIND_KINDS, container_path
+from cdi_hpc.tree import ContainerTree
+
+ORIGIN = Origin("cdi-hpc run", "", "base")
+
+#: Nodes that every program expects (OCI runtime specification, "Default Devices"), and /dev/fuse for nested launchers.
+_STANDARD_NODES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "fuse")
+_STANDARD_LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+)
+
+
+def base_actions(image: str, host: Host, *, private_dev: bool, contain: bool) -> list[Action]:
+    """Actions that come before the plan's.
+
+    ``/`` as the image has all of this already; only a private /dev, and with ``contain`` a private /tmp, are new.
+    """
+    actions: list[Action] = []
+    if image != "/":
+        actions += _binds(("/proc", "/sys"), host)
+        actions += [] if private_dev else _binds(("/dev",), host)
+    if private_dev:
+        actions += _private_dev(host, contain=contain)
+    if contain:
+        actions.append(MountFilesystem("tmpfs", "tmpfs", "/tmp", ORIGIN, ("nodev", "nosuid"), ("mode=1777",)))  # noqa: S108
+    elif image != "/":
+        actions += _binds(("/tmp",), host)  # noqa: S108
+    if image != "/":
+        actions += _binds(("/etc/resolv.conf", "/etc/hosts"), host)
+        actions += _accounts(ContainerTree(image))
+    return actions
+
+
+def _binds(paths: tuple[str, ...], host: Host) -> list[Action]:
+    found = ((path, host.node(path)) for path in paths)
+    return [
+        Bind(node.real_path, path, BIND_KINDS[node.kind], ORIGIN, recursive=node.kind == "directory")
+        for path, node in found
+        if node is not None
+    ]
+
+
+def _private_dev(host: Host, *, contain: bool) -> list[Action]:
+    # mode=755: in a sticky world-writable directory the kernel refuses O_CREAT on a node of another owner, so that
+    # "echo > /dev/null" would fail (protected_regular, sysctl/fs).
+    actions: list[Action] = [MountFilesystem("tmpfs", "dev", "/dev", ORIGIN, ("noexec", "nosuid"), ("mode=755",))]
+    actions += _binds(tuple(f"/dev/{name}" for name in _STANDARD_NODES), host)
+    actions += _binds(("/dev/pts", "/dev/mqueue"), host)
+    if contain:
+        flags = ("nodev", "noexec", "nosuid")
+        actions.append(MountFilesystem("tmpfs", "shm", "/dev/shm", ORIGIN, flags, ("mode=1777",)))  # noqa: S108
+    else:
+        actions += _binds(("/dev/shm",), host)  # noqa: S108
+    actions += [Symlink(path, points_to, ORIGIN) for path, points_to in _STANDARD_LINKS]
+    return actions
+
+
+def _accounts(image: ContainerTree) -> list[Action]:
+    """The image's passwd and group with the calling user added where they are missing."""
+    actions: list[Action] = []
+    uid, gid = os.getuid(), os.getgid()
+    passwd = image.read("/etc/passwd") or b""
+    if uid not in _ids(passwd):
+        actions.append(WriteFile("/etc/passwd", _with_lines(passwd, [_passwd_line(uid, gid)]), 0o644, ORIGIN))
+    group = image.read("/etc/group") or b""
+    missing = sorted({gid, *os.getgroups()} - _ids(group))
+    if missing:
+        actions.append(
+            WriteFile("/etc/group", _with_lines(group, [_group_line(gid) for gid in missing]), 0o644, ORIGIN)
+        )
+    return actions
+
+
+def _ids(table: bytes) -> set[int]:
+    """Numbers in the third field of a passwd(5) or group(5) file."""
+    fields = (line.split(b":") for line in table.split(b"\n"))
+    return {int(parts[2]) for parts in fields if len(parts) > 2 and parts[2].isdigit()}  # noqa: PLR2004
+
+
+def _with_lines(table: bytes, lines: list[str]) -> bytes:
+    separator = b"" if not table or table.endswith(b"\n") else b"\n"
+    return table + separator + "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _passwd_line(uid: int, gid: int) -> str:
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return f"user{uid}:x:{uid}:{gid}::/:/bin/sh\n"
+    return f"{user.pw_name}:x:{uid}:{gid}:{user.pw_gecos}:{user.pw_dir}:/bin/sh\n"
+
+
+def _group_line(gid: int) -> str:
+    try:
+        name = grp.getgrgid(gid).gr_name
+    except KeyError:
+        name = f"group{gid}"
+    return f"{name}:x:{gid}:\n"
+
+
+def user_binds(specifications: tuple[str, ...], host: Host) -> list[Action]:
+    """Actions for ``--bind SOURCE[:TARGET[:ro|rw]]``.
+
+    Raises:
+        CdiError: every specification that can't be understood or whose source is not there.
+
+    """
+    actions: list[Action] = []
+    problems: list[Problem] = []
+    for text in specifications:
+        try:
+            actions.append(_user_bind(text, host))
+        except CdiError as error:
+            problems += error.problems
+    if problems:
+        raise CdiError(problems)
+    return actions
+
+
+def _user_bind(text: str, host: Host) -> Bind:
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    where = f"--bind {text}"
+    if not source or mode not in ("", "ro", "rw"):
+        raise CdiError(Problem(where, "not understood", "write SOURCE[:TARGET[:ro]]"))
+    path = posixpath.abspath(source)
+    try:
+        node = host.node(path)
+    except OSError as error:
+        raise CdiError(Problem(where, f"{path!r}: {error.strerror}")) from None
+    if node is None:
+        raise CdiError(Problem(where, f"{path!r} is not there", "make it, or correct the path"))
+    directory = node.kind == "directory"
+    origin = Origin("command line", "", where)
+    flags = ("ro",) if mode == "ro" else ()
+    kept = node.mount_flags
+    where_to = container_path(target or path)
+    return Bind(node.real_path, where_to, BIND_KINDS[node.kind], origin, flags, kept, recursive=directory)

@@ -1,0 +1,109 @@
+"""Run a command in an image with a plan applied: the embedded launcher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from cdi_hpc.compose import Composition, Mode, compose
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.host import Host
+from cdi_hpc.launch import process, runner
+from cdi_hpc.launch.base import base_actions, user_binds
+from cdi_hpc.mountinfo import mount_points
+from cdi_hpc.plan import Plan, SetEnv
+from cdi_hpc.stage import Assembly, assemble
+from cdi_hpc.steps import ROOT
+
+StageMode = Literal["auto", "overlay", "underlay"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What ``cdi-hpc run`` was told besides devices, image and command.
+
+    Attributes:
+        binds: ``SOURCE[:TARGET[:ro]]``.
+        env: ``NAME=VALUE`` or ``NAME``.
+        workdir: working directory inside, or None for the present one where it exists.
+        writable_tmpfs: the root is writable; changes are lost at the end.
+        contain: a /dev with the requested devices only and a /tmp of its own.
+        stage: how the root is made; ``auto`` tries overlay first.
+
+    """
+
+    binds: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    workdir: str | None = None
+    writable_tmpfs: bool = False
+    contain: bool = False
+    stage: StageMode = "auto"
+
+
+def prepare(plan: Plan, image: str, host: Host, options: RunOptions) -> Assembly:
+    """Put the plan, and what every container gets, into the image's tree. Nothing is changed on the host.
+
+    Raises:
+        CdiError: the plan lacks something that the spec demands, or an edit can't be put in its place.
+
+    """
+    fatal = [Problem(str(lack.origin), f"{lack.edit}: {lack.reason}") for lack in plan.unsupported() if lack.fatal]
+    if fatal:
+        raise CdiError(fatal)
+    private_dev = plan.private_dev is not None or options.contain
+    before = base_actions(image, host, private_dev=private_dev, contain=options.contain)
+    return assemble([*before, *user_binds(options.binds, host), *plan.actions], image)
+
+
+def run(plan: Plan, assembly: Assembly, command: Sequence[str], options: RunOptions) -> NoReturn:
+    """Become the command inside the container. Returns only by exception, before the command has begun.
+
+    Raises:
+        CdiError: a namespace, a mount or the working directory was refused.
+
+    """
+    planned = [(action.name, action.value) for action in plan.actions if isinstance(action, SetEnv)]
+    env = process.environment(os.environ, planned, options.env)
+    current = _current_directory()
+    modes: tuple[Mode, ...] = ("overlay", "underlay") if options.stage == "auto" else (options.stage,)
+    points = mount_points()
+    umask = os.umask(0)
+    runner.enter_namespaces()
+    workspace = runner.Workspace()
+    _build(workspace, assembly, modes, points, options)
+    os.umask(umask)
+    workspace.become_root(ROOT)
+    process.enter_directory(options.workdir, current)
+    process.drop_privileges()
+    process.execute(command, env)
+
+
+def _build(
+    workspace: runner.Workspace,
+    assembly: Assembly,
+    modes: tuple[Mode, ...],
+    points: tuple[str, ...],
+    options: RunOptions,
+) -> None:
+    for mode in modes:
+        composition = Composition(mode, points, runner.HOST_PREFIX, writable=options.writable_tmpfs)
+        if mode == "underlay" and options.writable_tmpfs:
+            raise CdiError(Problem("--writable-tmpfs", "needs an overlay, and this kernel or file system refuses it"))
+        try:
+            workspace.apply(compose(assembly, composition))
+        except runner.OverlayRefusedError as refused:
+            if mode == modes[-1]:
+                what = f"the kernel refuses an overlay on this image: {refused.error.strerror}"
+                raise CdiError(Problem("--stage=overlay", what, "use --stage=underlay")) from None
+            workspace.discard()
+        else:
+            return
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"

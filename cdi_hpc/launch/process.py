@@ -1,0 +1,130 @@
+"""The last steps to the user's command: working directory, privileges, signals, exec."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from cdi_hpc.errors import CdiError, Problem, printable
+from cdi_hpc.launch import kernel
+
+#: Exit statuses of our own, those of env(1) and chroot(1).
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def environment(
+    inherited: Mapping[str, str], planned: Sequence[tuple[str, str]], given: Sequence[str]
+) -> dict[str, str]:
+    """The command's environment: the caller's, then the plan's, then ``--env`` (NAME=VALUE, or NAME to keep it).
+
+    Raises:
+        CdiError: a ``--env`` without a name.
+
+    """
+    result = {**inherited, **dict(planned)}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise CdiError(Problem(f"--env {text}", "has no name", "write NAME=VALUE"))
+        if equals:
+            result[name] = value
+        elif name in inherited:
+            result[name] = inherited[name]
+    result.setdefault("PATH", _DEFAULT_PATH)
+    return result
+
+
+def enter_directory(wanted: str | None, current: str) -> None:
+    """Go to ``wanted``, or to ``current`` if the container has it, or to /.
+
+    Raises:
+        CdiError: the directory that was asked for can't be entered.
+
+    """
+    if wanted is not None:
+        try:
+            os.chdir(wanted)
+        except OSError as error:
+            raise CdiError(Problem(f"--workdir {wanted}", f"can't be entered: {error.strerror}")) from None
+        return
+    try:
+        os.chdir(current)
+    except OSError:
+        os.chdir("/")
+
+
+def drop_privileges() -> None:
+    """No capability, now or after any exec, and no_new_privs (capabilities(7), prctl(2)).
+
+    python-prctl, where it is installed, does the calls; it knows the bounding set of newer kernels.
+    """
+    try:
+        import prctl  # noqa: PLC0415 - an extra
+    except ImportError:
+        _drop_bounding_set()
+        kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)
+        kernel.drop_capabilities()
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    else:
+        prctl.capbset.limit()
+        prctl.cap_permitted.limit()
+        prctl.set_no_new_privs(1)
+
+
+def _drop_bounding_set() -> None:
+    for capability in range(64):
+        try:
+            kernel.prctl(kernel.PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # one past the last that this kernel has
+                return
+            raise
+
+
+def execute(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Become the command; looked up as a shell would, on the PATH of ``env``. Never returns.
+
+    Exits with NOT_FOUND or NOT_EXECUTABLE and one line on stderr.
+    """
+    # Python ignores these two; a program expects them as they were.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    name = command[0]
+    if "/" in name:
+        candidates = [name]
+    else:
+        candidates = [os.path.join(directory or ".", name) for directory in env.get("PATH", "").split(":")]
+    denied: OSError | None = None
+    for candidate in candidates:
+        try:
+            _exec(candidate, command, env)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if os.path.exists(candidate):
+                denied = OSError(error.errno, "its interpreter is not in the image")
+        except OSError as error:
+            denied = error
+    if denied is not None:
+        _leave(f"{name}: can't be executed: {denied.strerror}", NOT_EXECUTABLE)
+    _leave(f"{name}: not found in the container", NOT_FOUND)
+
+
+def _exec(path: str, command: Sequence[str], env: Mapping[str, str]) -> None:
+    try:
+        os.execve(path, list(command), dict(env))
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    # A script without an interpreter line: what execvp(3) and every shell do.
+    os.execve("/bin/sh", ["sh", path, *command[1:]], dict(env))
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    sys.stderr.write(f"cdi-hpc: {printable(message)}\n")
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,267 @@
+"""Apply mount steps in a new user and mount namespace (the Python runner)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Sequence
+
+from cdi_hpc.errors import CdiError, Problem, assert_never
+from cdi_hpc.launch import kernel
+from cdi_hpc.steps import (
+    BindHost,
+    BindStaged,
+    MakeDirectory,
+    MakeFile,
+    MakeLink,
+    MountNew,
+    MountOverlay,
+    Restrict,
+    Step,
+)
+
+#: Where the host's root is once the workspace has become the root directory.
+HOST_PREFIX = "/host"
+
+#: Directories that the workspace may cover in our own namespace; the first that exists is taken.
+_WORKSPACE_PLACES = ("/tmp", "/var/tmp", "/mnt", "/run")  # noqa: S108 - covered, never written to
+
+
+class OverlayRefusedError(Exception):
+    """The kernel does not allow the overlay; the steps so far are worthless."""
+
+    def __init__(self, error: OSError) -> None:
+        """Keep the kernel's answer."""
+        super().__init__(str(error))
+        self.error = error
+
+
+def enter_namespaces() -> None:
+    """A new user namespace in which uid and gid are what they were, and a new mount namespace.
+
+    Host mounts still arrive (propagation slave) but nothing goes back.
+
+    Raises:
+        CdiError: the kernel refuses user namespaces, with which setting does.
+
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{uid} {uid} 1")
+        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    except OSError as error:
+        raise CdiError(_no_user_namespace(error)) from None
+    try:
+        kernel.mount("", "/", "", kernel.MS_SLAVE | kernel.MS_REC)
+    except OSError as error:
+        raise CdiError(_no_mounts(error)) from None
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write(text)
+
+
+#: Settings that forbid user namespaces: file, value that forbids, what to ask for.
+_USER_NAMESPACE_SETTINGS = (
+    ("/proc/sys/user/max_user_namespaces", "0", "ask the administrator for sysctl user.max_user_namespaces=15000"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "ask for sysctl kernel.unprivileged_userns_clone=1"),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "ask for an AppArmor profile that allows userns, or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+)
+
+
+def _no_user_namespace(error: OSError) -> Problem:
+    what = f"a user namespace can't be made: {os.strerror(error.errno or 0)}"
+    for path, forbidding, fix in _USER_NAMESPACE_SETTINGS:
+        if _setting(path) == forbidding:
+            return Problem(path, f"{what}: it is {forbidding}", fix)
+    if error.errno in (errno.ENOSPC, errno.EUSERS):
+        return Problem("/proc/sys/user/max_user_namespaces", f"{what}: the limit is reached", "ask for a higher limit")
+    return Problem(
+        "kernel",
+        what,
+        "a seccomp filter (container, batch system) or a chroot forbids it; run it outside of that",
+    )
+
+
+def _no_mounts(error: OSError) -> Problem:
+    what = f"mounts are forbidden in the new user namespace: {os.strerror(error.errno or 0)}"
+    path, _, fix = _USER_NAMESPACE_SETTINGS[2]
+    if _setting(path) == "1":
+        return Problem(path, what, fix)
+    return Problem("kernel", what, "a security module (AppArmor, SELinux) forbids it; ask the administrator")
+
+
+def _setting(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+class Workspace:
+    """A private tmpfs that has become the root directory, with the host's root at HOST_PREFIX."""
+
+    def __init__(self) -> None:
+        """Mount the tmpfs over a directory of the host, in our namespace only, and make it the root."""
+        place = next((path for path in _WORKSPACE_PLACES if os.path.isdir(path)), None)
+        if place is None:
+            raise CdiError(Problem("/tmp", "not there, and a place for private mounts is needed", "make the directory"))  # noqa: S108
+        kernel.mount("cdi-hpc", place, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+        os.mkdir(place + HOST_PREFIX, 0o755)
+        kernel.pivot_root(place, place + HOST_PREFIX)
+        os.chdir("/")
+        self._host = os.open(HOST_PREFIX, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fresh()
+
+    def _fresh(self) -> None:
+        """A second tmpfs for the steps, so that a try can be thrown away whole."""
+        os.makedirs("/work", exist_ok=True)
+        kernel.mount("cdi-hpc", "/work", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+        self._top = os.open("/work", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def discard(self) -> None:
+        """Throw away everything that steps made."""
+        os.close(self._top)
+        kernel.umount("/work", kernel.MNT_DETACH)
+        self._fresh()
+
+    def apply(self, steps: Sequence[Step]) -> None:
+        """Do the steps in order.
+
+        Raises:
+            OverlayRefusedError: the kernel refused the first overlay, for a reason that an underlay avoids.
+            CdiError: a step failed; the whole launch must.
+
+        """
+        for step in steps:
+            try:
+                self._do(step)
+            except OSError as error:
+                if isinstance(step, MountOverlay):
+                    raise OverlayRefusedError(error) from None
+                raise CdiError(_failed(step, error)) from None
+
+    def become_root(self, path: str) -> None:
+        """Make a directory of the workspace the root directory, and let go of everything else."""
+        fd = self._open(path)
+        os.fchdir(fd)
+        os.close(fd)
+        os.close(self._host)
+        os.close(self._top)
+        # The old root is stacked on the new one, then detached: no place in the image is needed for it.
+        kernel.pivot_root(".", ".")
+        kernel.umount(".", kernel.MNT_DETACH)
+        os.chdir("/")
+
+    def _do(self, step: Step) -> None:
+        if isinstance(step, MakeDirectory):
+            with _Opened(self._open(posixpath.dirname(step.path))) as parent:
+                name = posixpath.basename(step.path)
+                os.mkdir(name, dir_fd=parent)
+                _chmod(name, step.mode, parent)
+        elif isinstance(step, MakeFile):
+            self._make_file(step)
+        elif isinstance(step, MakeLink):
+            with _Opened(self._open(posixpath.dirname(step.path))) as parent:
+                os.symlink(step.points_to, posixpath.basename(step.path), dir_fd=parent)
+        elif isinstance(step, BindHost):
+            with _Opened(kernel.open_in_root(self._host, step.source)) as source:
+                self._bind(source, step.path, step.flags, recursive=step.recursive, propagation=step.propagation)
+        elif isinstance(step, BindStaged):
+            with _Opened(self._open(step.source)) as source:
+                self._bind(source, step.path, step.flags, recursive=False)
+        elif isinstance(step, MountOverlay):
+            self._overlay(step)
+        elif isinstance(step, MountNew):
+            with _Opened(self._open(step.path)) as target:
+                flags = kernel.flag_bits(step.flags)
+                kernel.mount(step.source, _fd_path(target), step.fstype, flags, ",".join(step.data))
+        elif isinstance(step, Restrict):
+            self._remount(step.path, step.flags)
+        else:
+            assert_never(step)
+
+    def _open(self, path: str, flags: int = os.O_PATH) -> int:
+        return kernel.open_beneath(self._top, path or ".", flags)
+
+    def _make_file(self, step: MakeFile) -> None:
+        with _Opened(self._open(posixpath.dirname(step.path))) as parent:
+            how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(posixpath.basename(step.path), how, 0o600, dir_fd=parent)
+            with os.fdopen(fd, "wb") as stream:
+                stream.write(step.content)
+                os.fchmod(fd, step.mode)
+
+    def _bind(self, source: int, path: str, flags: tuple[str, ...], *, recursive: bool, propagation: str = "") -> None:
+        with _Opened(self._open(path)) as target:
+            how = kernel.MS_BIND | (kernel.MS_REC if recursive else 0)
+            kernel.mount(_fd_path(source), _fd_path(target), "", how)
+        if flags:
+            self._remount(path, flags)
+        if propagation:
+            whole = propagation.startswith("r")
+            with _Opened(self._open(path)) as mounted:
+                bits = kernel.PROPAGATION_BITS[propagation[1:] if whole else propagation]
+                kernel.mount("", _fd_path(mounted), "", bits | (kernel.MS_REC if whole else 0))
+
+    def _remount(self, path: str, flags: tuple[str, ...]) -> None:
+        # Opened again: a file descriptor from before the mount would name what is underneath.
+        with _Opened(self._open(path)) as mounted:
+            how = kernel.MS_BIND | kernel.MS_REMOUNT | kernel.flag_bits(flags)
+            kernel.mount("", _fd_path(mounted), "", how)
+
+    def _overlay(self, step: MountOverlay) -> None:
+        # Paths of the workspace have no colon or comma in them; image paths may, and would need escapes.
+        data = "lowerdir=" + ":".join("/work/" + layer for layer in step.layers)
+        if step.writable:
+            for name in ("upper", "work"):
+                os.mkdir(f"/work/{step.writable}/{name}")
+            data += f",upperdir=/work/{step.writable}/upper,workdir=/work/{step.writable}/work,userxattr"
+        with _Opened(self._open(step.path)) as target:
+            kernel.mount("overlay", _fd_path(target), "overlay", kernel.flag_bits(step.flags), data)
+
+
+class _Opened:
+    """A file descriptor that is closed at the end of a with block."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _fd_path(fd: int) -> str:
+    """A path that leads to what a descriptor has open, whatever its name: mount(2) takes no descriptors."""
+    return f"{HOST_PREFIX}/proc/self/fd/{fd}"
+
+
+def _chmod(name: str, mode: int, parent: int) -> None:
+    os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
+
+
+def _failed(step: Step, error: OSError) -> Problem:
+    said = os.strerror(error.errno or errno.EIO)
+    if isinstance(step, BindHost):
+        return Problem(_container_path(step.path), f"{step.source} can't be bound there: {said}")
+    if isinstance(step, MountNew):
+        return Problem(_container_path(step.path), f"{step.fstype} can't be mounted there: {said}")
+    return Problem(_container_path(step.path), f"{type(step).__name__}: {said}")
+
+
+def _container_path(path: str) -> str:
+    first, _, rest = path.partition("/")
+    return "/" + (rest if first == "root" else path)

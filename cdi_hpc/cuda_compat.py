@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 #: The note's section, and the vendor that the note names.
 NOTE_SECTION = ".note.cuda.fwd_compatibility"
@@ -191,9 +191,7 @@ def read_note(stream: BinaryIO) -> CompatNote | None:
 def _note_section(stream: BinaryIO) -> tuple[bytes, int, str] | None:
     """Content, alignment and byte order (of struct) of the first note section with the right name."""
     # Takes 10 ms, and most images have no such library.
-    from elftools.common.exceptions import ELFError  # noqa: PLC0415
     from elftools.common.utils import struct_parse  # noqa: PLC0415
-    from elftools.construct import ConstructError  # noqa: PLC0415
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415
 
     try:
@@ -210,7 +208,7 @@ def _note_section(stream: BinaryIO) -> tuple[bytes, int, str] | None:
                 stream.seek(section["sh_offset"])
                 data = stream.read(min(section["sh_size"], _MAX_NOTE_BYTES))
                 return data, section["sh_addralign"], "<" if elf.little_endian else ">"
-    except (ELFError, ConstructError, OSError, ValueError, LookupError, TypeError, OverflowError, AttributeError):
+    except Exception:  # noqa: BLE001  # what pyelftools raises for a hostile file has no common base
         return None
     return None
 
@@ -241,21 +239,23 @@ def _decode(description: bytes) -> CompatNote | None:
         document = json.loads(description.decode(errors="replace"), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
+    if document is None:
+        return CompatNote()
     if not isinstance(document, dict):
         return None
-    # The vendor's reader doesn't mind the case of a name, and takes null for an absent field.
+    # As the vendor's reader has it: the case of a name doesn't matter, null is an absent value.
     fields = {name.lower(): value for name, value in document.items() if value is not None}
-    cuda_version, drivers = fields.get("cuda version", ""), fields.get("driver", [])
-    whole = [fields.get("format", 0), *_elements(fields, "device"), *_elements(fields, "driver")]
-    if not isinstance(cuda_version, str) or not all(_is_int64(number) for number in whole):
+    cuda_version, drivers = fields.get("cuda version", ""), _elements(fields, "driver")
+    numbers = [fields.get("format", 0), *drivers, *_elements(fields, "device")]
+    if not isinstance(cuda_version, str) or not all(map(_is_int64, numbers)):
         return None
     return CompatNote(cuda_version, tuple(drivers))
 
 
-def _elements(fields: Mapping[str, object], name: str) -> list[object]:
-    """A list's elements; what is no list is one element that is refused."""
+def _elements(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """A list's elements, null as 0; for what is no list, one element that is refused."""
     value = fields.get(name, [])
-    return value if isinstance(value, list) else [None]
+    return [0 if element is None else element for element in value] if isinstance(value, list) else [None]
 
 
 def _is_int64(value: object) -> bool:

@@ -52,9 +52,11 @@ class CreateSymlinks:
 class UpdateLdcache:
     """Make the dynamic loader find the libraries in ``folders``, in this order, each once.
 
-    The vendor's program names them in a file of ``/etc/ld.so.conf.d`` that sorts before the image's own, and
-    runs the host's ldconfig on the container's root. Without folders it is still run: the cache then lists what
-    was mounted into the directories that the image has configured.
+    The vendor's program writes a drop-in ``/etc/ld.so.conf.d/00-nvcr-*.conf``, which sorts before most of the
+    image's own but after ``00-compat-*.conf`` of :class:`EnableCudaCompat`, and runs the host's ldconfig on the
+    container's root. Since release 1.18.1 it leaves out the folders that the image's ld.so.conf or the loader's
+    system directories have already: those keep their place in the order. Without folders it is run all the same,
+    and the cache lists what was mounted into the directories that the image has configured.
     """
 
     folders: tuple[str, ...]
@@ -182,8 +184,9 @@ class _Values:
 def _parse_flags(arguments: Sequence[str], flags: Mapping[str, _Flag]) -> _Values:
     """Read ``-flag``, ``--flag``, ``--flag=value`` and ``--flag value``; anything else is not understood.
 
-    A value is taken as it comes, also when it begins with a dash. A positional argument is refused although the
-    program ignores it: older releases stop there and ignore the flags after it too.
+    A value is taken as it comes, also when it begins with a dash. Refused, since releases disagree about them: a
+    positional argument, after which older ones ignore every flag, and blanks at the end of ``--flag=value``,
+    which newer ones cut off.
     """
     values = _Values()
     rest = list(arguments)
@@ -193,6 +196,8 @@ def _parse_flags(arguments: Sequence[str], flags: Mapping[str, _Flag]) -> _Value
         flag = flags.get(name)
         if flag is None:
             raise _NotUnderstood(f"argument {argument!r} is not known")
+        if equals and argument != argument.rstrip():
+            raise _NotUnderstood(f"argument {argument!r} ends in a blank")
         if flag.takes == "nothing":
             _check_switch(argument, value)
             continue
@@ -460,8 +465,9 @@ def interpret(hook: Hook) -> HookMeaning:
 
 
 def _interpret(hook: Hook) -> HookMeaning:
-    if any("\0" in text for text in (hook.path, *hook.args)):
-        raise _NotUnderstood("a NUL byte can't be passed to a program")
+    for text in (hook.path, *hook.args):
+        if "\0" in text:
+            raise _NotUnderstood(f"{text!r} holds a NUL byte, which can't be passed to a program")
     program = _PROGRAMS.get(posixpath.basename(hook.path))
     if program is None:
         raise _NotUnderstood("this program is not known")

@@ -35,7 +35,7 @@ def params_without_device_modification(text: bytes) -> bytes | None:
     lines = [line[:-1] if line.endswith(b"\r") else line for line in text.split(b"\n")]
     if not lines[-1]:
         lines.pop()
-    # The first line that settles it does: the vendor's hook stops reading at a 0.
+    # A 0 anywhere settles it for the vendor's hook, whatever else the file says.
     settings = [line for line in lines if line in {_PARAMETER + b"0", _PARAMETER + b"1"}]
     if not settings or _PARAMETER + b"0" in settings:
         return None

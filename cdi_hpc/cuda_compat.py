@@ -191,8 +191,8 @@ def read_note(stream: BinaryIO) -> CompatNote | None:
 def _note_section(stream: BinaryIO) -> tuple[bytes, int, str] | None:
     """Content, alignment and byte order (of struct) of the first note section with the right name."""
     # Takes 10 ms, and most images have no such library.
-    from elftools.common.utils import struct_parse  # noqa: PLC0415
-    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+    from elftools.common.utils import struct_parse
+    from elftools.elf.elffile import ELFFile
 
     try:
         elf = ELFFile(stream)

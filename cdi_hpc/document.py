@@ -161,8 +161,8 @@ class _UnreadableError(Exception):
 
 def _events(data: bytes) -> Iterator[Any]:
     # Imported here because it costs 30 ms, and a JSON spec needs none of it.
-    import yaml  # noqa: PLC0415
-    from yaml.reader import ReaderError  # noqa: PLC0415
+    import yaml
+    from yaml.reader import ReaderError
 
     try:
         yield from yaml.parse(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -402,7 +402,7 @@ def scalar_text(value: str | float) -> str:
 
 def _float_text(value: float) -> str:
     """The shortest text that reads back as the same 32-bit float, with an exponent from 1e+06 or below 1e-4."""
-    import struct  # noqa: PLC0415 (nearly no spec needs it)
+    import struct
 
     if math.isnan(value):
         return "NaN"

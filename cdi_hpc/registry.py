@@ -155,7 +155,7 @@ def load_registry(directories: Sequence[SpecDirectory], *, strict: bool = False,
     for priority, directory in enumerate(directories):
         builder.looked_at.append(directory.path)
         try:
-            paths = _spec_files(directory)
+            paths = spec_files(directory)
         except CdiError as error:
             builder.errors.setdefault(directory.path, []).extend(error.problems)
             continue
@@ -174,7 +174,7 @@ def load_spec(path: str, *, strict: bool = False, schema: bool = False) -> Check
     return check(data, path, strict=strict, schema=schema)
 
 
-def _spec_files(directory: SpecDirectory) -> list[str]:
+def spec_files(directory: SpecDirectory) -> list[str]:
     """Paths of the directory's spec files, by name; subdirectories are not looked into."""
     try:
         with os.scandir(directory.path) as entries:

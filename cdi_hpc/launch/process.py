@@ -65,7 +65,7 @@ def drop_privileges() -> None:
     python-prctl, where it is installed, does the calls; it knows the bounding set of newer kernels.
     """
     try:
-        import prctl  # noqa: PLC0415 - an extra
+        import prctl
     except ImportError:
         _drop_bounding_set()
         kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)

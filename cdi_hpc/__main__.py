@@ -1,0 +1,5 @@
+"""``python -m cdi_hpc``."""
+
+from cdi_hpc.cli import main
+
+main()

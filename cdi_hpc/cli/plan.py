@@ -1,0 +1,79 @@
+"""``cdi-hpc plan``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cdi_hpc import describe
+from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, resolve_devices, strict, unknown_hooks, verbosity
+from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.host import LiveHost
+from cdi_hpc.image import image_directory
+from cdi_hpc.launch import embedded
+from cdi_hpc.plan import Plan
+from cdi_hpc.stage import Assembly, CoverFile
+from cdi_hpc.translate import translate
+
+
+@click.command("plan")
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@click.option("--image", metavar="IMAGE", help="The image to plan for: what depends on it is decided.")
+@click.option(
+    "--for",
+    "launcher",
+    type=click.Choice(["embedded", "bash"]),
+    default="embedded",
+    show_default=True,
+    help="The launcher: 'embedded' is cdi-hpc run, 'bash' is cdi-hpc script.",
+)
+@cdi_dir
+@strict
+@unknown_hooks
+@output_format
+@verbosity
+def command(
+    devices: tuple[str, ...],
+    image: str | None,
+    launcher: Any,
+    cdi_dirs: tuple[str, ...],
+    strict: bool,
+    unknown_hooks: Any,
+    output_format: str,
+    verbose: int,
+    quiet: int,
+) -> None:
+    """Explain what a launch with DEVICEs would do: each edit, where it is from, and how it is done or why not."""
+    reporter = Reporter(verbose + quiet)
+    host = LiveHost()
+    plan = translate(resolve_devices(devices, cdi_dirs, reporter, is_strict=strict), host, unknown_hooks=unknown_hooks)
+    messages, places = _in_image(plan, host, image)
+    if output_format == "json":
+        document = describe.plan_document(plan, launcher)
+        print_json({**document, "image": image, "messages": messages})
+        return
+    rows = [(describe.what(action), str(action.origin), describe.how(action, launcher)) for action in plan.actions]
+    print_table(("WHAT", "FROM", "HOW"), [*rows, *places])
+    if plan.private_dev:
+        reporter.warn(f"the container gets a /dev of its own: {plan.private_dev}")
+    for message in messages:
+        reporter.warn(message)
+
+
+def _in_image(plan: Plan, host: LiveHost, image: str | None) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """What only the image decides: messages, and rows for paths that are elsewhere in it."""
+    if image is None or any(lack.fatal for lack in plan.unsupported()):
+        return [], []
+    with image_directory(image) as directory:
+        assembly = embedded.prepare(plan, directory, host, embedded.RunOptions())
+    return assembly.messages, _moved(assembly)
+
+
+def _moved(assembly: Assembly) -> list[tuple[str, str, str]]:
+    targets = ((placed, assembly.tree.regions[placed.region].target) for placed in assembly.mounts)
+    return [
+        (f"{placed.what.target} is {target} in the image", str(placed.what.origin), "link followed inside the image")
+        for placed, target in targets
+        if not isinstance(placed.what, CoverFile) and placed.what.target != target
+    ]

@@ -1,0 +1,52 @@
+"""``cdi-hpc script``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from cdi_hpc.cli.options import Reporter, cdi_dir, resolve_devices, strict, unknown_hooks, verbosity
+from cdi_hpc.host import LiveHost
+from cdi_hpc.translate import translate
+
+
+@click.command("script")
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@click.option(
+    "--only",
+    type=click.Choice(["env", "mounts"]),
+    help="Just exports, to be sourced in a native job; or just a function that mounts into a given root.",
+)
+@cdi_dir
+@strict
+@unknown_hooks
+@verbosity
+def command(
+    devices: tuple[str, ...],
+    only: Any,
+    cdi_dirs: tuple[str, ...],
+    strict: bool,
+    unknown_hooks: Any,
+    verbose: int,
+    quiet: int,
+) -> None:
+    r"""Print a bash script that runs a command in an image with DEVICEs.
+
+    \b
+        cdi-hpc script nvidia.com/gpu=all > gpu.sh
+        bash gpu.sh IMAGE COMMAND...
+
+    It needs bash 4.2, util-linux and coreutils, and nothing of cdi-hpc.
+    """
+    from cdi_hpc.render import bash
+
+    reporter = Reporter(verbose + quiet)
+    resolved = resolve_devices(devices, cdi_dirs, reporter, is_strict=strict)
+    plan = translate(resolved, LiveHost(), unknown_hooks=unknown_hooks)
+    for lack in plan.unsupported():
+        reporter.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
+    sys.stdout.buffer.write(os.fsencode(bash.script(plan, only=only)))
+    sys.stdout.flush()

@@ -1,0 +1,71 @@
+"""``cdi-hpc validate``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import click
+
+from cdi_hpc.cli import PROBLEM
+from cdi_hpc.cli.options import Reporter, output_format, strict, verbosity
+from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.errors import CdiError
+from cdi_hpc.registry import SpecDirectory, load_spec, spec_files
+from cdi_hpc.validate import Checked
+
+
+@click.command("validate")
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|DIR...")
+@strict
+@output_format
+@verbosity
+def command(paths: tuple[str, ...], strict: bool, output_format: str, verbose: int, quiet: int) -> int:
+    """Check spec files: against the schema and against the rules that a schema can't say.
+
+    All problems of all files are shown, each with line, column and field. Exits with 1 if there are any.
+    """
+    reporter = Reporter(verbose + quiet)
+    results = list(_check(paths, is_strict=strict))
+    if output_format == "json":
+        print_json(
+            [
+                {
+                    "path": result.path,
+                    "valid": not result.errors,
+                    "errors": [str(problem) for problem in result.errors],
+                    "warnings": [str(problem) for problem in result.warnings],
+                }
+                for result in results
+            ]
+        )
+    else:
+        rows = [
+            ("invalid" if result.errors else "valid", result.path, result.spec.kind if result.spec else "")
+            for result in results
+        ]
+        print_table(("RESULT", "SPEC", "KIND"), rows, empty="no spec files")
+        for result in results:
+            for problem in result.errors:
+                click.echo(f"cdi-hpc: error: {problem}", err=True)
+            for problem in result.warnings:
+                reporter.warn(problem)
+    return PROBLEM if any(result.errors for result in results) else 0
+
+
+def _check(paths: Sequence[str], *, is_strict: bool) -> Iterator[Checked]:
+    for path in paths:
+        for file in _files(path):
+            if isinstance(file, Checked):
+                yield file
+            else:
+                yield load_spec(file, strict=is_strict, schema=True)
+
+
+def _files(path: str) -> list[str | Checked]:
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        return list(spec_files(SpecDirectory(path, named=True)))
+    except CdiError as error:
+        return [Checked(path, None, errors=error.problems)]

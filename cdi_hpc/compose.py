@@ -86,9 +86,12 @@ class _Composer:
     def base(self, image: Region) -> None:
         staged = self.assembly.tree.staged_in(0)
         whole_host = image.source == "/"
+        flags: tuple[str, ...] = ()
         # The host's own directories stay as they are for this user; an image is never written to.
-        kept = () if whole_host else (*mount_flags(image.source or "/"), "nodev", "nosuid", "ro")
-        self._directory("/", image.source or "", staged, kept, writable=self.composition.writable)
+        if not whole_host:
+            own = mount_flags(self.composition.host_prefix + (image.source or "/"))
+            flags = tuple(sorted({*own, "nodev", "nosuid", "ro"}))
+        self._directory("/", image.source or "", staged, flags, writable=self.composition.writable)
         self._finish()
 
     def mount(self, placed: PlacedMount) -> None:

@@ -49,7 +49,7 @@ _TYPE_LETTERS = {"character": "cu", "block": "b", "fifo": "p"}
 _TYPE_WORDS = {"c": "character", "u": "character", "b": "block", "p": "fifo"}
 
 #: Directories that daemons make when they run, and that specs mount as if they were sockets (NVIDIA MPS).
-_DAEMON_DIRECTORIES = frozenset({"/tmp/nvidia-mps"})  # the path that specs name
+_DAEMON_DIRECTORIES = frozenset({"/tmp/nvidia-mps"})  # noqa: S108  # the path that specs name
 
 UnknownHooks = Literal["warn", "fail"]
 

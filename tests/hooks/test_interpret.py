@@ -91,12 +91,12 @@ GENERATED = {
         --cuda-compat-container-root=/usr/local/cuda/compat_orin""",
         EnableCudaCompat("/usr/local/cuda/compat_orin", "", "12.6"),
     ),
-    "toolkit 1.17.8": (
+    "toolkit 1.18, no arguments": (
         "/usr/bin/nvidia-cdi-hook",
         "nvidia-cdi-hook disable-device-node-modification",
         DisableDeviceNodeModification(),
     ),
-    "toolkit 1.20": (
+    "toolkit 1.20, no arguments": (
         "/usr/bin/nvidia-cdi-hook",
         "nvidia-cdi-hook update-application-profile",
         UpdateApplicationProfile(),

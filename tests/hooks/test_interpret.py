@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -283,6 +284,13 @@ def test_environment_and_timeout_do_not_matter_to_what_is_not_run():
     arguments = ("nvidia-cdi-hook", "update-ldcache", "--folder=/a")
     hook = Hook("createContainer", "/usr/bin/nvidia-cdi-hook", arguments, ("NVIDIA_CTK_DEBUG=true", "X=y"), 1)
     assert interpret(hook) == vendor(*arguments[1:])
+
+
+def test_the_documentation_names_every_program_verb_and_flag():
+    text = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text()
+    flags = {f"--{name}" for verb in hooks._VERBS.values() for name in verb.flags}
+    missing = {name for name in {*hooks._PROGRAMS, *hooks._VERBS, *flags} if name not in text}
+    assert not missing
 
 
 # ldconfig(8) -------------------------------------------------------------------------------------------------

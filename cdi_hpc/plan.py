@@ -117,7 +117,10 @@ class CudaCompat:
 
 @dataclass(frozen=True)
 class UpdateLdCache:
-    """The dynamic loader finds libraries in ``folders``, in this order, before the image's configured ones."""
+    """The dynamic loader finds libraries in ``folders``, in this order, before the image's configured ones.
+
+    A folder that the image's configuration or the loader itself has already keeps its place.
+    """
 
     folders: tuple[str, ...]
     origin: Origin

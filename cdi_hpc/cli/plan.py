@@ -10,7 +10,7 @@ from cdi_hpc import describe
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, resolve_devices, strict, unknown_hooks, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import image_directory
+from cdi_hpc.image import open_image
 from cdi_hpc.launch import embedded
 from cdi_hpc.plan import Plan
 from cdi_hpc.stage import Assembly, CoverFile
@@ -65,8 +65,8 @@ def _in_image(plan: Plan, host: LiveHost, image: str | None) -> tuple[list[str],
     """What only the image decides: messages, and rows for paths that are elsewhere in it."""
     if image is None or any(lack.fatal for lack in plan.unsupported()):
         return [], []
-    with image_directory(image) as directory:
-        assembly = embedded.prepare(plan, directory, host, embedded.RunOptions())
+    with open_image(image) as opened:
+        assembly = embedded.prepare(plan, opened.directory, host, embedded.RunOptions())
     return assembly.messages, _moved(assembly)
 
 

@@ -8,8 +8,8 @@ import click
 
 from cdi_hpc.cli.options import Reporter, cdi_dir, resolve_devices, strict, unknown_hooks, verbosity
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import image_directory
-from cdi_hpc.launch import embedded
+from cdi_hpc.image import open_image
+from cdi_hpc.launch import embedded, squashfs
 from cdi_hpc.plan import Note
 from cdi_hpc.translate import translate
 
@@ -46,7 +46,7 @@ def command(
     verbose: int,
     quiet: int,
     **options: Any,
-) -> None:
+) -> int:
     """Run COMMAND in IMAGE with DEVICEs, as the calling user, with nothing but the kernel.
 
     IMAGE is a directory (/ is the host itself) or a SquashFS file. The image is not written to. The exit status is
@@ -60,8 +60,8 @@ def command(
     run_options = embedded.RunOptions(**options)
     resolved = resolve_devices(devices, cdi_dirs, reporter, is_strict=strict)
     plan = translate(resolved, host, unknown_hooks=unknown_hooks)
-    with image_directory(image) as directory:
-        assembly = embedded.prepare(plan, directory, host, run_options)
+    with open_image(image) as opened:
+        assembly = embedded.prepare(plan, opened.directory, host, run_options)
         for action in plan.actions:
             if isinstance(action, Note):
                 reporter.note(f"{action.origin}: {action.edit}: {action.reason}")
@@ -69,4 +69,5 @@ def command(
             reporter.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
         for message in assembly.messages:
             reporter.note(message)
-        embedded.run(plan, assembly, words, run_options)
+        status = embedded.run(plan, assembly, words, run_options, attended=opened.attended)
+    return squashfs.leave_as(status)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
@@ -10,7 +12,7 @@ from typing import Literal, NoReturn
 from cdi_hpc.compose import Composition, Mode, compose
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
-from cdi_hpc.launch import process, runner
+from cdi_hpc.launch import kernel, process, runner, squashfs
 from cdi_hpc.launch.base import base_actions, user_binds
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Plan, SetEnv
@@ -57,20 +59,58 @@ def prepare(plan: Plan, image: str, host: Host, options: RunOptions) -> Assembly
     return assemble([*before, *user_binds(options.binds, host), *plan.actions], image)
 
 
-def run(plan: Plan, assembly: Assembly, command: Sequence[str], options: RunOptions) -> NoReturn:
-    """Become the command inside the container. Returns only by exception, before the command has begun.
+def run(plan: Plan, assembly: Assembly, command: Sequence[str], options: RunOptions, *, attended: bool = False) -> int:
+    """Become the command inside the container, or where the image is attended, wait for it.
+
+    Returns:
+        The command's exit status, or the negative number of the signal that ended it; only if ``attended``.
 
     Raises:
-        CdiError: a namespace, a mount or the working directory was refused.
+        CdiError: a namespace, a mount or the working directory was refused; the command has not begun.
 
     """
     planned = [(action.name, action.value) for action in plan.actions if isinstance(action, SetEnv)]
     env = process.environment(os.environ, planned, options.env)
     current = _current_directory()
-    modes: tuple[Mode, ...] = ("overlay", "underlay") if options.stage == "auto" else (options.stage,)
     points = mount_points()
-    umask = os.umask(0)
+    if attended:  # it needed the namespaces itself
+        return _attend(assembly, command, env, current, points, options)
     runner.enter_namespaces()
+    return _become(assembly, command, env, current, points, options)
+
+
+def _attend(
+    assembly: Assembly,
+    command: Sequence[str],
+    env: dict[str, str],
+    current: str,
+    points: tuple[str, ...],
+    options: RunOptions,
+) -> int:
+    pid = os.fork()
+    if pid:
+        return squashfs.supervise(pid)
+    try:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        _become(assembly, command, env, current, points, options)
+    except CdiError as error:
+        sys.stderr.write("".join(f"cdi-hpc: error: {problem}\n" for problem in error.problems))
+    finally:
+        # Whatever happened, the parent cleans up, not this copy of it.
+        sys.stderr.flush()
+        os._exit(process.FAILED)
+
+
+def _become(
+    assembly: Assembly,
+    command: Sequence[str],
+    env: dict[str, str],
+    current: str,
+    points: tuple[str, ...],
+    options: RunOptions,
+) -> NoReturn:
+    modes: tuple[Mode, ...] = ("overlay", "underlay") if options.stage == "auto" else (options.stage,)
+    umask = os.umask(0)
     workspace = runner.Workspace()
     _build(workspace, assembly, modes, points, options)
     os.umask(umask)

@@ -51,10 +51,14 @@ PROPAGATION_BITS = {
     "unbindable": MS_UNBINDABLE,
 }
 
+CAP_SYS_ADMIN = 21
+
+PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _RESOLVE_NO_MAGICLINKS = 0x02
@@ -101,16 +105,29 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _check(_libc.syscall(ctypes.c_long(number), os.fsencode(new_root), os.fsencode(put_old)), new_root)
 
 
-def prctl(option: int, argument: int = 0) -> int:
-    """prctl(2) with one argument."""
+def prctl(option: int, argument: int = 0, second: int = 0) -> int:
+    """prctl(2) with up to two arguments."""
     zero = ctypes.c_ulong(0)
-    return _check(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero), f"prctl {option}")
+    arguments = ctypes.c_ulong(argument), ctypes.c_ulong(second), zero, zero
+    return _check(_libc.prctl(option, *arguments), f"prctl {option}")
 
 
 def drop_capabilities() -> None:
     """capset(2) with empty sets for the calling thread."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, bytes(24)), "capset")
+
+
+def raise_ambient(capability: int) -> None:
+    """Keep a capability that is permitted across execve(2) by a user who is not root (capabilities(7))."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)
+    _check(_libc.capget(header, sets), "capget")
+    # Two 32-bit halves of effective, permitted, inheritable.
+    words = list(struct.unpack("=6I", sets.raw))
+    words[(capability // 32) * 3 + 2] |= 1 << (capability % 32)
+    _check(_libc.capset(header, struct.pack("=6I", *words)), "capset")
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
 
 
 _openat2_works = True

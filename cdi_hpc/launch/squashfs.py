@@ -1,0 +1,148 @@
+"""A SquashFS file as a directory: mounted by squashfuse in our own namespaces, or unpacked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.launch import kernel, process, runner
+
+#: FUSE servers, the faster one first.
+_SERVERS = ("squashfuse_ll", "squashfuse")
+_UNPACKER = "unsquashfs"
+
+#: Seconds that a server has to mount: it reads a superblock and some tables, perhaps over a slow network.
+_PATIENCE = 60.0
+
+
+@contextlib.contextmanager
+def mounted(path: str) -> Iterator[str]:
+    """The root directory of a SquashFS file; enters a user and mount namespace.
+
+    Raises:
+        CdiError: neither program is there, or both failed.
+
+    """
+    server = next((found for found in map(shutil.which, _SERVERS) if found), None)
+    unpacker = shutil.which(_UNPACKER)
+    usable = server if os.access("/dev/fuse", os.R_OK | os.W_OK) else None
+    if usable is None and unpacker is None:
+        raise CdiError(_nothing_usable(path, server))
+    runner.enter_namespaces()
+    place = os.path.realpath(tempfile.mkdtemp(prefix="cdi-hpc-"))
+    try:
+        if usable is not None:
+            with _served(usable, path, place):
+                yield place
+        else:
+            _unpack(unpacker or "", path, place)
+            yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=usable is None)
+
+
+def _nothing_usable(path: str, server: str | None) -> Problem:
+    if server is not None:
+        return Problem(
+            f"image {path}",
+            "squashfuse needs /dev/fuse, which you can't open",
+            "ask for chmod 666 /dev/fuse, or install squashfs-tools",
+        )
+    return Problem(f"image {path}", "neither squashfuse nor unsquashfs is on the PATH", "install one of them")
+
+
+@contextlib.contextmanager
+def _served(server: str, path: str, place: str) -> Iterator[None]:
+    # A session of its own: the terminal's ^C is for the command, not for what its files come from.
+    # In the foreground, so that it is ours to end, and with the capability to mount kept across exec.
+    process_ = subprocess.Popen(
+        [server, "-f", path, place],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_keep_mount_capability,  # noqa: PLW1509 - no threads here
+    )
+    try:
+        _wait_until_mounted(process_, server, path, place)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            kernel.umount(place, kernel.MNT_DETACH)
+        process_.terminate()
+        process_.wait()
+
+
+def _keep_mount_capability() -> None:
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
+    kernel.raise_ambient(kernel.CAP_SYS_ADMIN)
+
+
+def _wait_until_mounted(server: subprocess.Popen[bytes], name: str, path: str, place: str) -> None:
+    before = os.stat(os.path.dirname(place)).st_dev
+    deadline = time.monotonic() + _PATIENCE
+    pause = 0.0005
+    while time.monotonic() < deadline:
+        if os.stat(place).st_dev != before:
+            return
+        if server.poll() is not None:
+            said = (server.stderr.read() if server.stderr else b"").decode("utf-8", "replace").strip()
+            what = f"{name} failed: {said.splitlines()[-1] if said else f'exit status {server.returncode}'}"
+            raise CdiError(Problem(f"image {path}", what, "check the file with unsquashfs -s"))
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    raise CdiError(Problem(f"image {path}", f"{name} has not mounted it in {_PATIENCE:.0f} s"))
+
+
+def _unpack(unpacker: str, path: str, place: str) -> None:
+    sys.stderr.write(f"cdi-hpc: unpacking {path}: squashfuse or /dev/fuse is missing\n")
+    quiet = [] if sys.stderr.isatty() else ["-no-progress"]
+    command = [unpacker, *quiet, "-no-xattrs", "-force", "-dest", place, path]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), check=False)
+    if done.returncode != 0:
+        raise CdiError(Problem(f"image {path}", f"unsquashfs failed with exit status {done.returncode}"))
+
+
+#: Signals that a batch system or a shell sends to the process it started, which is us, for the command.
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH)
+
+
+def supervise(pid: int) -> int:
+    """Wait for the command while its image is attended, and stay out of its way.
+
+    Returns:
+        Its exit status, or the negative number of the signal that ended it.
+
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to the command as well
+        signal.signal(number, signal.SIG_IGN)
+    for number in _FORWARDED:
+        signal.signal(number, lambda received, _: _send(pid, received))
+    while True:
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            os.kill(os.getpid(), signal.SIGSTOP)
+            continue
+        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def leave_as(status: int) -> int:
+    """An exit status to exit with; for a negative one, this process ends by that signal."""
+    if status >= 0:
+        return status
+    signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+    return process.FAILED  # a signal that does not end a process does not end the command either

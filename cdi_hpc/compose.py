@@ -143,7 +143,7 @@ class _Composer:
         upper = ""
         if writable:
             upper = self._new("write")
-            self.steps.append(MakeDirectory(upper))
+            self.steps += [MakeDirectory(upper), MakeDirectory(f"{upper}/upper", mode), MakeDirectory(f"{upper}/work")]
             on.discard("ro")
         self.steps.append(MountOverlay(_in_root(target), (stage, layer), upper, tuple(sorted(on))))
 

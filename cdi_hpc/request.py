@@ -165,7 +165,7 @@ class _Resolver:
 
     def _near(self, wanted: str) -> str:
         """The most similar things that do exist, as a question, or what exists."""
-        candidates = list(self._requestable())
+        candidates = list(dict.fromkeys(self._requestable()))
         near = difflib.get_close_matches(wanted, candidates, n=3, cutoff=0.6)
         # Somebody who writes only the name of a device means the device.
         near = near or [name for name in self.registry.devices if name.partition("=")[2] == wanted][:3]

@@ -61,7 +61,7 @@ class BindStaged:
 
 @dataclass(frozen=True)
 class MountOverlay:
-    """An overlay of workspace directories, uppermost first; ``writable`` is a directory for upper and work, or ""."""
+    """An overlay of workspace directories, uppermost first; ``writable`` is a directory with ``upper`` and ``work`` in it, or ""."""
 
     path: str
     layers: tuple[str, ...]

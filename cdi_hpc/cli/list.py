@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cdi_hpc.cli import PROBLEM
+from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, read_registry, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.registry import Registry
@@ -31,7 +31,7 @@ def command(cdi_dirs: tuple[str, ...], strict: bool, output_format: str, verbose
         places = ", ".join(directory.path for directory in registry.directories)
         print_table(("DEVICE", "SPEC", "CDI VERSION"), rows, empty=f"no devices in {places}")
         for problem in (problem for problems in registry.errors.values() for problem in problems):
-            reporter.warn(problem)
+            complain("error", str(problem))
         for shadowed in registry.shadowed:
             reporter.note(f"{shadowed.path}: {shadowed.name} is not used, {shadowed.winner} defines it and wins")
     for warning in registry.warnings:

@@ -106,7 +106,12 @@ def resolve_devices(
     for problems in registry.errors.values():
         for problem in problems:
             reporter.note(problem)
-    resolution = request.resolve(devices, registry, strict=is_strict)
+    try:
+        resolution = request.resolve(devices, registry, strict=is_strict)
+    except CdiError as error:
+        # What could not be read may be where the missing device is.
+        unread = (problem for problems in registry.errors.values() for problem in problems)
+        raise CdiError(dict.fromkeys((*unread, *error.problems))) from None
     used = {device.spec.path for device in resolution.devices}
     for warning in dict.fromkeys([*registry.warnings, *resolution.warnings]):
         tell = reporter.warn if any(warning.where.startswith((path, "kind ")) for path in used) else reporter.note

@@ -52,6 +52,8 @@ def prepare(plan: Plan, image: str, host: Host, options: RunOptions) -> Assembly
 
     """
     fatal = [Problem(str(lack.origin), f"{lack.edit}: {lack.reason}") for lack in plan.unsupported() if lack.fatal]
+    if options.writable_tmpfs and image == "/":
+        fatal.append(Problem("--writable-tmpfs", "the host itself can't be the image", "name another image"))
     if fatal:
         raise CdiError(fatal)
     private_dev = plan.private_dev is not None or options.contain

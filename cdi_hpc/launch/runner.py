@@ -224,8 +224,6 @@ class Workspace:
         # Paths of the workspace have no colon or comma in them; image paths may, and would need escapes.
         data = "lowerdir=" + ":".join("/work/" + layer for layer in step.layers)
         if step.writable:
-            for name in ("upper", "work"):
-                os.mkdir(f"/work/{step.writable}/{name}")
             data += f",upperdir=/work/{step.writable}/upper,workdir=/work/{step.writable}/work,userxattr"
         with _Opened(self._open(step.path)) as target:
             kernel.mount("overlay", _fd_path(target), "overlay", kernel.flag_bits(step.flags), data)

@@ -1,0 +1,989 @@
+# ==============================================================================================
+# Functions, the same in every script. What this one does is in environment and plan, below them.
+#
+# A container path is absolute and means what it means inside the container. None of them reaches
+# the kernel before resolve() has followed its symbolic links inside the container's root, so an
+# image can't lead a mount or a file out of itself. (Whoever owns the image could swap a directory
+# for a link between that look and the mount. The mounts are in this script's own namespace and
+# have the caller's rights: the caller's own container is all that could be fooled.)
+#
+# Functions return values in variables of main (bash has dynamic scope), so that nothing here ends
+# up in, or changes, the environment of the command.
+# ==============================================================================================
+
+say() { printf 'cdi-hpc: %s\n' "$1" >&2; }
+
+# One line of printable characters, whatever a path holds: that is what %q is for.
+die() { # FORMAT [VALUE...]
+  local message format=$1
+  shift
+  # shellcheck disable=SC2059 # the formats are constants of this script
+  printf -v message "$format" "$@"
+  say "$message"
+  exit 125
+}
+
+need() { # PROGRAM PACKAGE
+  hash -- "$1" 2>/dev/null || die '%q is not on this machine: install %s' "$1" "$2"
+}
+
+# --- Looking into the container that is being put together -------------------------------------
+
+# owner: the mount that holds a canonical container path; a later mount covers an earlier one.
+owner_of() { # REAL
+  for ((owner = ${#mount_at[@]} - 1; owner > 0; owner--)); do
+    [[ ${mount_kind[owner]} == file || $1/ != "${mount_at[owner]}"/* ]] || return 0
+  done
+}
+
+# kind: d directory, l symbolic link, f anything else, '' nothing; here: its path on the host.
+lookup() { # REAL
+  kind=${seen[$1]-} here=${seen_here[$1]-}
+  [[ -z $kind ]] || return 0
+  owner_of "$1"
+  here=${mount_source[owner]%/}${1#"${mount_at[owner]}"}
+  if [[ -L $here ]]; then
+    kind=l
+  elif [[ -d $here ]]; then
+    kind=d
+  elif [[ -e $here ]]; then
+    kind=f
+  else
+    here=''
+    return 0
+  fi
+  remember "$1" "$kind" "$here"
+}
+
+remember() { # REAL KIND HERE
+  seen[$1]=$2
+  seen_here[$1]=$3
+}
+
+# A mount or a link hides what was known below its path.
+forget_below() { # REAL
+  local path
+  for path in "${!seen[@]}"; do
+    [[ $path != "$1"/* ]] || seen[$path]=''
+  done
+}
+
+# Follows a container path as the kernel would with the container's root as /: an absolute link
+# starts again there, .. stops there, and 40 links are the most (path_resolution(7)). Components
+# that don't exist stay as they are. Sets real ('' is the root itself), kind and here.
+resolve() { # PATH [keep: a link as the last component is not followed]
+  local left=$1 name links=0
+  real='' kind=d here=${mount_source[0]}
+  while [[ -n $left ]]; do
+    name=${left%%/*}
+    if [[ $name == "$left" ]]; then left=''; else left=${left#*/}; fi
+    case $name in
+      '' | .) continue ;;
+      ..)
+        real=${real%/*} kind=d
+        continue
+        ;;
+    esac
+    [[ $kind != f ]] || die '%q: %q is no directory in the container' "$1" "$real"
+    lookup "$real/$name"
+    if [[ $kind != l || (-z $left && ${2-} == keep) ]]; then
+      real=$real/$name
+      continue
+    fi
+    ((++links <= 40)) || die '%q: more than 40 symbolic links on the way' "$1"
+    read_link "$real/$name"
+    [[ $text != /* ]] || real=''
+    left=$text/$left kind=d
+  done
+  if [[ -n $real ]]; then lookup "$real"; else kind=d here=${mount_source[0]}; fi
+}
+
+# text: what the link at a canonical path holds.
+read_link() { # REAL
+  text=${link_text[$1]-}
+  [[ -z $text ]] || return 0
+  IFS= read -r -d '' text < <(readlink -z -- "${seen_here[$1]}")
+  [[ -n $text ]] || die 'the link %q can not be read' "$1"
+  link_text[$1]=$text
+}
+
+# --- The stage: entries that the image lacks ---------------------------------------------------
+
+# Notes that a missing path is to be made, and the directories above it. Sets where, its path in
+# the stage.
+place() { # REAL d|f|l
+  local parent=${1%/*} path top
+  owner_of "$1"
+  top=${mount_at[owner]}
+  [[ -n ${mount_additions[owner]} ]] ||
+    die 'the container has no %q, and nothing can be added below %q' "$1" "$top"
+  where=${mount_additions[owner]}${1#"$top"}
+  new_directories+=("${where%/*}")
+  while [[ $parent == "$top"/* ]]; do
+    path=${mount_additions[owner]}${parent#"$top"}
+    lookup_in "$parent" "$path"
+    parent=${parent%/*}
+  done
+  [[ ${mount_additions[owner]} == "${mount_source[owner]}" ]] ||
+    copy_mode[${mount_additions[owner]}]=${mount_source[owner]}
+  remember "$1" "$2" "$where"
+}
+
+# A directory above a new entry: one of ours if it is missing, else its mode has to be copied,
+# because the stage's directory is the one that is seen.
+lookup_in() { # REAL STAGED
+  local owner kind here
+  lookup "$1"
+  if [[ -z $kind ]]; then
+    remember "$1" d "$2"
+  elif [[ $here != "$2" ]]; then
+    copy_mode[$2]=$here
+  fi
+}
+
+# Makes what place() noted.
+make_stage() {
+  local i path
+  if [[ ${#new_directories[@]} -gt 0 ]]; then
+    mkdir -p -- "${new_directories[@]}" || die 'the stage can not be made; see the line above'
+  fi
+  # The test: bash before 4.4 takes the expansion of an empty array for an error under set -u.
+  for path in ${new_files[@]+"${new_files[@]}"}; do
+    : >"$path" || die 'can not make %q' "$path"
+  done
+  for i in "${!new_link_paths[@]}"; do
+    ln -s -- "${new_link_texts[i]}" "${new_link_paths[i]}" || die 'can not make the link %q' "${new_link_paths[i]}"
+  done
+  copy_modes
+  new_directories=() new_files=() new_link_paths=() new_link_texts=()
+}
+
+copy_modes() {
+  local i staged=("${!copy_mode[@]}") originals=() modes=()
+  [[ ${#staged[@]} -gt 0 ]] || return 0
+  for i in "${!staged[@]}"; do originals+=("${copy_mode[${staged[i]}]}"); done
+  mapfile -t modes < <(stat -L -c %a -- "${originals[@]}")
+  for i in "${!staged[@]}"; do
+    [[ ${modes[i]} == 755 ]] || chmod "${modes[i]}" -- "${staged[i]}"
+  done
+}
+
+# --- The steps of a plan -----------------------------------------------------------------------
+
+add_mount() { # REAL SOURCE file|directory OPTIONS ADDITIONS
+  mount_at+=("$1")
+  mount_source+=("$2")
+  mount_kind+=("$3")
+  mount_options+=("$4")
+  mount_additions+=("$5")
+  [[ -n $1 ]] || return 0
+  if [[ $3 == file ]]; then
+    remember "$1" f "$2"
+  else
+    forget_below "$1"
+    remember "$1" d "$2"
+  fi
+}
+
+# real: where TARGET is. A link there is followed inside the root, as podman and runc do; what is
+# missing is made in the stage.
+mount_point() { # TARGET f|d
+  resolve "$1"
+  [[ -n $real ]] || die 'nothing can be mounted over the root of the container (%q)' "$1"
+  case $kind in
+    "$2") ;;
+    '')
+      place "$real" "$2"
+      if [[ $2 == d ]]; then new_directories+=("$where"); else new_files+=("$where"); fi
+      ;;
+    d) die '%q is a directory in the container, but a file is to be mounted there' "$1" ;;
+    *) die '%q is not a directory in the container, but one is to be mounted there' "$1" ;;
+  esac
+}
+
+# The host's SOURCE is seen at TARGET. A missing mount point, link or file below a directory that
+# is mounted goes over it in a layer of its own.
+bind() { # file|device|socket|directory SOURCE TARGET OPTIONS
+  [[ -e $2 ]] || die '%q is not on this machine: is the spec out of date, or the driver not loaded?' "$2"
+  if [[ $1 != directory ]]; then
+    mount_point "$3" f
+    add_mount "$real" "$2" file "$4" ''
+  else
+    mount_point "$3" d
+    add_mount "$real" "$2" directory "$4" "$work/additions/${#mount_at[@]}"
+  fi
+}
+
+# The same for the host's own /proc, /sys, /dev: nothing can be added to them.
+bind_as_is() { # SOURCE TARGET
+  mount_point "$2" d
+  add_mount "$real" "$1" directory rbind ''
+}
+
+# A new file system. It is mounted aside at once, so that entries can be made in it.
+filesystem() { # TYPE SOURCE TARGET OPTIONS
+  local aside=$work/filesystems/${#mount_at[@]} additions=''
+  mount_point "$3" d
+  mkdir -p -- "$aside" || die 'can not make %q' "$aside"
+  mount -n -t "$1" ${4:+-o "$4"} -- "$2" "$aside" || die 'mounting a %q for %q failed' "$1" "$3"
+  [[ $1 != tmpfs ]] || additions=$aside
+  add_mount "$real" "$aside" directory rbind "$additions"
+}
+
+# PATH is a symbolic link that holds TEXT; nothing is done where it already is.
+link() { # PATH TEXT
+  local i
+  resolve "$1" keep
+  [[ -n $real ]] || die 'the root of the container can not be a link (%q)' "$1"
+  if [[ $kind == l ]]; then
+    read_link "$real"
+    [[ $text != "$2" ]] || return 0
+  fi
+  for ((i = 1; i < ${#mount_at[@]}; i++)); do
+    [[ ${mount_at[i]}/ != "$real"/* ]] ||
+      die 'the link %q (to %q) and the mount of %q at %q contradict each other' \
+        "$1" "$2" "${mount_source[i]}" "${mount_at[i]}"
+  done
+  make_room "$1"
+  forget_below "$real"
+  place "$real" l
+  new_link_paths+=("$where")
+  new_link_texts+=("$2")
+  link_text[$real]=$2
+}
+
+# In a layer a new link covers what is there; in a root that is written to, or in one of our own
+# file systems, it has to go first.
+make_room() { # PATH
+  owner_of "$real"
+  [[ -n $kind && ${mount_additions[owner]} == "${mount_source[owner]}" ]] || return 0
+  [[ $kind != d ]] || die '%q is a directory, but a link is to be made there' "$1"
+  rm -f -- "$here" || die 'can not replace %q' "$1"
+}
+
+# PATH is a read-only file with this content, escaped as for printf %b.
+file() { # PATH MODE CONTENT
+  local aside=$work/files/${#mount_at[@]}
+  printf %b "$3" >"$aside" || die 'can not write %q' "$aside"
+  chmod "$2" -- "$aside"
+  bind file "$aside" "$1" bind,ro,nosuid,nodev
+}
+
+# --- Mounting ----------------------------------------------------------------------------------
+
+# Mounts are listed as in fstab(5) and made by one mount(8): a process costs a millisecond, a mount
+# some microseconds.
+queue() { # SOURCE TARGET OPTIONS
+  local line=''
+  fstab_field "$1"
+  line=$field
+  fstab_field "$2"
+  printf '%s %s none %s 0 0\n' "$line" "$field" "$3" >>"$work/fstab"
+}
+
+fstab_field() { # TEXT
+  local left=$1 character
+  field=$1
+  [[ $left == *[$' \t\n\r\\#"\'']* ]] || return 0
+  field=''
+  while [[ -n $left ]]; do
+    character=${left:0:1} left=${left:1}
+    if [[ $character == [$' \t\n\r\\#"\''] ]]; then printf -v character '\\%03o' "'$character"; fi
+    field+=$character
+  done
+}
+
+make_queued() {
+  [[ -s $work/fstab ]] || return 0
+  mount -n -a -c -T "$work/fstab" >&2 || die 'the kernel refused a mount; see the lines above'
+  : >"$work/fstab"
+}
+
+# The host's mounts; mountinfo writes odd bytes as \ooo (proc_pid_mountinfo(5)).
+read_host_mounts() {
+  local line point options lines=()
+  mapfile -t lines </proc/self/mountinfo
+  for line in "${lines[@]}"; do
+    IFS=' ' read -r _ _ _ _ point options _ <<<"$line"
+    [[ $point != *\\* ]] || printf -v point %b "$point"
+    host_mount_at+=("${point%/}")
+    host_mount_options+=("$options")
+  done
+}
+
+has_mounts_below() { # DIRECTORY
+  local point
+  for point in "${host_mount_at[@]}"; do
+    [[ $point != "${1%/}"/?* ]] || return 0
+  done
+  return 1
+}
+
+# flags: of the mount that holds a directory. A remount in a user namespace has to repeat them, or
+# the kernel says EPERM (mount_namespaces(7)).
+flags_of_mount() { # DIRECTORY
+  local i best='' option
+  flags=''
+  for i in "${!host_mount_at[@]}"; do
+    [[ $1/ == "${host_mount_at[i]}"/* && ${#host_mount_at[i]} -ge ${#best} ]] || continue
+    best=${host_mount_at[i]} flags=''
+    for option in ${host_mount_options[i]//,/ }; do
+      case $option in ro | nosuid | nodev | noexec | noatime | nodiratime) flags+=,$option ;; esac
+    done
+  done
+}
+
+# DESTINATION, an empty directory of ours, shows SOURCE with the entries of ADDITIONS over it;
+# neither is written to. One overlay with two read-only layers does it, but the kernel refuses one
+# over a directory that has mounts below it, and some kernels refuse it altogether.
+merge() { # ADDITIONS SOURCE DESTINATION FLAGS
+  if [[ $stage != underlay ]] && ! has_mounts_below "$2"; then
+    overlay "$1" "$2" "$3" && return 0
+    [[ $stage != overlay ]] || die 'overlayfs is refused here (%s): use --stage=underlay' "$reason"
+    stage=underlay
+  fi
+  underlay "$@"
+}
+
+# The layers get short names first: : , and \ have meanings of their own in lowerdir=.
+overlay() { # ADDITIONS SOURCE DESTINATION
+  local layers=$work/layers/$((++layer_count))
+  mkdir -p -- "$layers/stage" "$layers/image" || die 'can not make %q' "$layers"
+  if mount_layers "$1" "$2" "$3" 2>"$work/refusal"; then return 0; fi
+  IFS= read -r reason <"$work/refusal"
+  return 1
+}
+
+mount_layers() { # ADDITIONS SOURCE DESTINATION
+  mount -n -c --bind -- "$1" "$layers/stage" &&
+    mount -n -c --bind -- "$2" "$layers/image" &&
+    mount -n -c -t overlay -o "lowerdir=$layers/stage:$layers/image" overlay "$3"
+}
+
+# The same by hand: what SOURCE has is brought back entry by entry, links copied and the rest
+# bound, around the entries of ADDITIONS.
+underlay() { # ADDITIONS SOURCE DESTINATION FLAGS
+  local entry name copies=() directories=() deeper=()
+  if [[ $3 == "$root" ]]; then
+    # pivot_root(2) wants a mount.
+    mount -n -c --bind -- "$3" "$3" || die 'can not make the underlay'
+    root_is_underlay=yes
+  fi
+  for entry in "$1"/*; do
+    name=${entry##*/}
+    if [[ -d $entry && ! -L $entry && -d $2/$name && ! -L $2/$name ]]; then
+      deeper+=("$name")
+    else
+      copies+=("$entry")
+    fi
+  done
+  for entry in "${2%/}"/*; do
+    name=${entry##*/}
+    [[ ! -e $1/$name && ! -L $1/$name ]] || continue
+    if [[ -L $entry ]]; then
+      copies+=("$entry")
+      continue
+    elif [[ -d $entry ]]; then
+      directories+=("$3/$name")
+    elif [[ -e $entry ]]; then
+      : >"$3/$name" || die 'can not make %q' "$3/$name"
+    else
+      continue
+    fi
+    queue "$entry" "$3/$name" "rbind$4"
+  done
+  for name in ${deeper[@]+"${deeper[@]}"}; do directories+=("$3/$name"); done
+  if [[ ${#directories[@]} -gt 0 ]]; then mkdir -- "${directories[@]}" || die 'can not make the underlay'; fi
+  if [[ ${#copies[@]} -gt 0 ]]; then
+    # Links keep their time, nothing can keep its owner.
+    cp -R -P --preserve=mode,timestamps -t "$3" -- "${copies[@]}" || die 'can not make the underlay'
+  fi
+  for name in ${deeper[@]+"${deeper[@]}"}; do merge "$1/$name" "${2%/}/$name" "$3/$name" "$4"; done
+  chmod --reference="$2" -- "$3"
+}
+
+# Everything that was planned, at $root.
+make_mounts() {
+  local i source options
+  for ((i = 1; i < ${#mount_at[@]}; i++)); do
+    source=${mount_source[i]} options=${mount_options[i]}
+    if [[ ${mount_additions[i]} == "$work"/additions/* && -d ${mount_additions[i]} ]]; then
+      mkdir -p -- "$work/merged/$i" || die 'can not make %q' "$work/merged/$i"
+      merge "${mount_additions[i]}" "$source" "$work/merged/$i" "${options#*bind}"
+      source=$work/merged/$i options=rbind${options#*bind}
+    fi
+    queue "$source" "$root${mount_at[i]}" "$options"
+  done
+  make_queued
+}
+
+# --- The dynamic loader ------------------------------------------------------------------------
+
+# Libraries in these folders are found first, as the vendor's update-ldcache hook has it.
+ldcache() { # FOLDER...
+  ldcache_wanted=yes
+  local folder
+  for folder; do
+    [[ $folder == /* && $folder != *[[:cntrl:]#]* ]] || die '%q can not be written in ld.so.conf' "$folder"
+    folders+=("$folder")
+  done
+}
+
+# Folders that the image configures are searched anyway, in its own order: only the others go
+# first. Sets searched (all folders) and first.
+search_order() {
+  local folder
+  local -A known=()
+  configured=()
+  read_conf /etc/ld.so.conf
+  system_folders
+  for folder in ${configured[@]+"${configured[@]}"} "${system[@]}"; do known[$folder]=yes; done
+  first=(${compat[@]+"${compat[@]}"})
+  for folder in ${folders[@]+"${folders[@]}"}; do
+    [[ -z ${known[$folder]-} ]] || continue
+    known[$folder]=yes
+    first+=("$folder")
+  done
+  searched=(${first[@]+"${first[@]}"} ${configured[@]+"${configured[@]}"} "${system[@]}")
+}
+
+# configured: folders named by the image's ld.so.conf and what it includes (ldconfig(8)).
+read_conf() { # PATH
+  local line pattern directory match lines=()
+  [[ -z ${conf_read[$1]-} ]] || return 0
+  conf_read[$1]=yes
+  resolve "$1"
+  [[ $kind == f && -r $here ]] || return 0
+  mapfile -t lines <"$here"
+  for line in ${lines[@]+"${lines[@]}"}; do
+    line=${line%%#*}
+    line=${line#"${line%%[![:space:]]*}"}
+    line=${line%"${line##*[![:space:]]}"}
+    case $line in
+      '') ;;
+      include[[:space:]]*)
+        pattern=${line#include}
+        pattern=${pattern#"${pattern%%[![:space:]]*}"}
+        [[ $pattern == /* ]] || pattern=${1%/*}/$pattern
+        directory=${pattern%/*} pattern=${pattern##*/}
+        resolve "$directory"
+        [[ $kind == d ]] || continue
+        local IFS=''
+        # shellcheck disable=SC2231 # the pattern is the point; IFS is empty
+        for match in "${here%/}"/$pattern; do read_conf "$directory/${match##*/}"; done
+        ;;
+      /*) configured+=("$line") ;;
+    esac
+  done
+}
+
+# system: where the loader looks by itself. Debian's ldconfig and everybody else's differ, and the
+# host's runs for any image: so the image's are listed.
+system_folders() {
+  local multiarch
+  case $HOSTTYPE in
+    x86_64 | aarch64) multiarch=$HOSTTYPE-linux-gnu ;;
+    powerpc64le | ppc64le) multiarch=powerpc64le-linux-gnu ;;
+    *) multiarch='' ;;
+  esac
+  resolve /etc/debian_version
+  if [[ $kind == f ]]; then
+    system=(${multiarch:+"/lib/$multiarch" "/usr/lib/$multiarch"} /lib /usr/lib)
+  else
+    system=(/lib /usr/lib /lib64 /usr/lib64)
+  fi
+}
+
+# ldconfig would make the link of a library's SONAME, but not in a read-only root: it makes them
+# aside, from binds of the mounted libraries, and the stage gets those that are missing.
+soname_links() {
+  local i folder aside count=0
+  local -A is_searched=() asides=()
+  for folder in "${searched[@]}"; do
+    resolve "$folder"
+    [[ $kind != d ]] || is_searched[$real]=yes
+  done
+  for i in "${!mount_at[@]}"; do
+    folder=${mount_at[i]%/*}
+    [[ ${mount_kind[i]} == file && -n $folder && -n ${is_searched[$folder]-} ]] || continue
+    case ${mount_at[i]##*/} in lib*.so* | ld-*.so*) ;; *) continue ;; esac
+    aside=${asides[$folder]-}
+    if [[ -z $aside ]]; then
+      aside=$work/sonames/$((++count))
+      asides[$folder]=$aside
+      mkdir -p -- "$aside" || die 'can not make %q' "$aside"
+    fi
+    [[ ! -e $aside/${mount_at[i]##*/} ]] || continue
+    : >"$aside/${mount_at[i]##*/}"
+    queue "${mount_source[i]}" "$aside/${mount_at[i]##*/}" bind
+  done
+  [[ $count -gt 0 ]] || return 0
+  make_queued
+  ldconfig -n "${asides[@]}" >/dev/null 2>&1
+  for folder in "${!asides[@]}"; do stage_sonames "$folder" "${asides[$folder]}"; done
+}
+
+stage_sonames() { # FOLDER ASIDE
+  local entry name newest
+  for entry in "$2"/*; do
+    [[ -L $entry ]] || continue
+    name=${entry##*/}
+    resolve "$1/$name" keep
+    IFS= read -r -d '' newest < <(readlink -z -- "$entry")
+    if [[ $kind == l && ${seen_here[$real]} != "$work"/* ]]; then
+      # The image's own link: the newer library gets it, as with ldconfig.
+      read_link "$real"
+      newer "$newest" "${text##*/}" || continue
+    elif [[ -n $kind ]]; then
+      continue
+    fi
+    link "$1/$name" "$newest"
+  done
+}
+
+newer() { # NAME OTHER
+  local sorted=()
+  [[ $1 != "$2" ]] || return 1
+  mapfile -t sorted < <(printf '%s\n' "$1" "$2" | sort -V)
+  [[ ${sorted[1]} == "$1" ]]
+}
+
+# What has to be in the stage before anything is mounted.
+prepare_loader() {
+  [[ -n $ldcache_wanted ]] || return 0
+  search_order
+  musl_path
+  if ! hash ldconfig 2>/dev/null; then
+    local IFS=:
+    say 'this machine has no ldconfig: LD_LIBRARY_PATH is set instead of ld.so.cache'
+    library_path="${searched[*]}"
+    return 0
+  fi
+  soname_links
+  mount_point /etc/ld.so.cache f
+  cache_at=$real
+}
+
+# The image's cache can't be extended by a script, so the host's ldconfig makes a new one. It is
+# chrooted in the finished root, reads its configuration and writes its cache through a descriptor
+# of a directory outside (the root is read-only), and the result is bound in place.
+make_ldcache() {
+  local directory
+  [[ -n $cache_at ]] || return 0
+  mkdir -p -- "$work/loader" || die 'can not make %q' "$work/loader"
+  {
+    [[ ${#first[@]} -eq 0 ]] || printf '%s\n' "${first[@]}"
+    resolve /etc/ld.so.conf
+    if [[ -n $kind ]]; then echo 'include /etc/ld.so.conf'; else echo 'include /etc/ld.so.conf.d/*.conf'; fi
+    printf '%s\n' "${system[@]}"
+  } >"$work/loader/conf"
+  hide_auxiliary_cache
+  exec {directory}<"$work/loader"
+  ldconfig -X -r "$root" -f "/proc/self/fd/$directory/conf" -C "/proc/self/fd/$directory/cache" \
+    >/dev/null 2>"$work/refusal"
+  exec {directory}<&-
+  if [[ ! -s $work/loader/cache ]]; then
+    IFS= read -r reason <"$work/refusal"
+    die 'ldconfig made no cache (%s): is /proc mounted in the container?' "$reason"
+  fi
+  queue "$work/loader/cache" "$root$cache_at" bind,ro,nosuid,nodev
+  make_queued
+}
+
+# ldconfig also keeps notes in /var/cache; with the host as the image they would be the host's.
+hide_auxiliary_cache() {
+  resolve /var/cache/ldconfig
+  [[ $kind == d && -w $root$real ]] || return 0
+  mkdir -p -- "$work/empty"
+  queue "$work/empty" "$root$real" bind,ro
+  make_queued
+}
+
+# musl has no cache; its loader reads a list of folders.
+musl_path() {
+  local loader name old='' folder
+  resolve /lib
+  for loader in "$here"/ld-musl-*.so.1; do
+    name=${loader##*/ld-musl-}
+    name=/etc/ld-musl-${name%.so.1}.path
+    resolve "$name"
+    old=/lib:/usr/local/lib:/usr/lib
+    [[ $kind != f ]] || old=$(<"$here")
+    for folder in ${compat[@]+"${compat[@]}"} ${folders[@]+"${folders[@]}"}; do
+      printf '%s\n' "$folder"
+    done >"$work/files/musl"
+    printf '%s\n' "$old" >>"$work/files/musl"
+    bind file "$work/files/musl" "$name" bind,ro,nosuid,nodev
+    return 0
+  done
+}
+
+# --- CUDA forward compatibility ----------------------------------------------------------------
+
+# The image's newer libcuda comes first if it says that it can work with this driver: the rule of
+# the vendor's enable-cuda-compat hook.
+cuda_compat() { # DIRECTORY DRIVER-VERSION CUDA-VERSION
+  local candidate library='' count=0 directory
+  [[ -n $2$3 ]] || return 0
+  resolve "$1"
+  [[ $kind == d ]] || return 0
+  directory=$real
+  for candidate in "$here"/libcuda.so.*.*; do
+    [[ -f $candidate && ! -L $candidate ]] || continue
+    library=$candidate count=$((count + 1))
+  done
+  [[ $count -eq 1 ]] || return 0
+  if compat_wanted "$library" "${library##*/libcuda.so.}" "$2" "$3"; then compat+=("$directory"); fi
+}
+
+compat_wanted() { # LIBRARY ITS-DRIVER-VERSION DRIVER-VERSION CUDA-VERSION
+  local branches cuda
+  if compat_note "$1"; then
+    branches='' cuda=''
+    [[ ! $note =~ \"Driver\"[[:space:]]*:[[:space:]]*\[([0-9,[:space:]]*)\] ]] || branches=,${BASH_REMATCH[1]//[[:space:]]/},
+    [[ ! $note =~ \"CUDA\ Version\"[[:space:]]*:[[:space:]]*\"([^\"]*)\" ]] || cuda=${BASH_REMATCH[1]}
+    if ! is_version "$2" || ! is_version "$3"; then
+      is_version "$4" && is_version "$cuda" && version_greater "$cuda" "$4"
+      return
+    fi
+    [[ $branches == *",$((10#${3%%.*})),"* ]] && version_greater "$2" "$3"
+    return
+  fi
+  # Without the note only the driver's major version tells, and a CUDA version tells nothing.
+  [[ -z $4 ]] && is_version "$2" && is_version "$3" && ((10#${2%%.*} > 10#${3%%.*}))
+}
+
+is_version() { [[ $1 =~ ^[0-9]{1,9}(\.[0-9]{1,9}){0,2}$ ]]; }
+
+version_greater() { # VERSION OTHER
+  local i mine=() other=()
+  IFS=. read -r -a mine <<<"$1"
+  IFS=. read -r -a other <<<"$2"
+  for i in 0 1 2; do
+    ((10#${mine[i]-0} == 10#${other[i]-0})) || return $((10#${mine[i]-0} < 10#${other[i]-0}))
+  done
+  return 1
+}
+
+# note: the JSON of the ELF section .note.cuda.fwd_compatibility (elf(5), 64-bit little-endian).
+compat_note() { # LIBRARY
+  local library=$1 table=() row i size strings
+  numbers "$library" 1 0 6
+  [[ "${row[*]-}" == '127 69 76 70 2 1' ]] || return 1
+  numbers "$library" 8 40 8
+  table=("${row[0]}")
+  numbers "$library" 2 58 6
+  [[ ${#row[@]} -eq 3 && ${row[0]} -eq 64 && ${row[2]} -lt ${row[1]} ]] || return 1
+  table+=("${row[1]}" "${row[2]}")
+  numbers "$library" 8 "${table[0]}" $((64 * table[1]))
+  # Of a header's eight 64-bit words: 0 name and type, 3 offset, 4 size, 6 alignment.
+  [[ ${#row[@]} -eq $((8 * table[1])) ]] || return 1
+  table=("${row[@]}" "${table[2]}")
+  strings=${table[8 * ${table[@]: -1} + 3]}
+  for ((i = 0; i + 1 < ${#table[@]}; i += 8)); do
+    (((table[i] >> 32) == 7)) || continue
+    section_is "$library" $((strings + (table[i] & 0xffffffff))) .note.cuda.fwd_compatibility || continue
+    read_note "$library" "${table[i + 3]}" "${table[i + 4]}" "${table[i + 6]}"
+    return
+  done
+  return 1
+}
+
+numbers() { # FILE WIDTH OFFSET SIZE: row
+  row=()
+  IFS=$' \t\n' read -r -d '' -a row < <(od -An -v -w$(($2 * 8)) "-tu$2" -j "$3" -N "$4" -- "$1" 2>/dev/null)
+  return 0
+}
+
+section_is() { # FILE OFFSET NAME
+  local bytes
+  IFS= read -r -d '' bytes < <(tail -c "+$(($2 + 1))" -- "$1" | head -c $((${#3} + 1)))
+  [[ $bytes == "$3" ]]
+}
+
+read_note() { # FILE OFFSET SIZE ALIGNMENT
+  local row name align=$4
+  numbers "$1" 4 "$2" 12
+  [[ ${#row[@]} -eq 3 && ${row[0]} -gt 0 && ${row[1]} -gt 0 ]] || return 1
+  [[ $align -gt 0 ]] || align=1
+  section_is "$1" $(($2 + 12)) 'NVIDIA Corporation' || return 1
+  name=$(((row[0] + align - 1) / align * align))
+  ((12 + name + row[1] <= $3 && row[1] < 65536)) || return 1
+  note=$(tail -c "+$(($2 + 12 + name + 1))" -- "$1" | head -c "${row[1]}" | tr -d '\0')
+  [[ $note == '{'*'}' ]]
+}
+
+# --- The container -----------------------------------------------------------------------------
+
+# A place for our own files that nobody will miss in this mount namespace, and nothing is left
+# behind. It can't be bound, so that no recursive bind of the host shows it or loops; what is in it
+# can.
+make_work() {
+  local place
+  for place in /proc/fs /sys/kernel /sys/firmware; do
+    [[ -d $place ]] || continue
+    mount -n -t tmpfs -o mode=700,unbindable cdi-hpc "$place" && mkdir -- "$place/work" &&
+      mount -n -t tmpfs -o mode=755,private cdi-hpc "$place/work" || die 'a tmpfs can not be mounted'
+    work=$place/work root=$work/root
+    mkdir -- "$work/root" "$work/host" "$work/files" "$work/additions" "$work/additions/0" || die 'the tmpfs can not be used'
+    return 0
+  done
+  die '/proc is not mounted on this machine'
+}
+
+# image: the directory without links on the way.
+find_image() { # IMAGE
+  [[ -e $1 ]] || die 'the image %q does not exist' "$1"
+  [[ -d $1 ]] || die 'the image %q is not a directory: unpack it first (unsquashfs for a SquashFS file)' "$1"
+  image=$(cd -P -- "$1" && printf '%s.' "$PWD") || die 'the image %q can not be entered' "$1"
+  image=${image%.}
+  [[ $image != // ]] || image=/
+}
+
+# Folders that the loader has to search come before those of the plan, or else of the caller.
+add_library_path() {
+  local item value=${LD_LIBRARY_PATH-}
+  [[ -n $library_path ]] || return 0
+  for item in ${environment[@]+"${environment[@]}"}; do
+    [[ $item != LD_LIBRARY_PATH=* ]] || value=${item#*=}
+  done
+  environment+=("LD_LIBRARY_PATH=$library_path${value:+:$value}")
+}
+
+# What every container has, whatever the devices.
+host_directories() {
+  bind_as_is /proc /proc
+  bind_as_is /sys /sys
+  sys_at=$real
+  if wants_private_dev; then make_dev; else bind_as_is /dev /dev; fi
+  bind_as_is /tmp /tmp
+  [[ ! -e /etc/resolv.conf ]] || bind file /etc/resolv.conf /etc/resolv.conf bind
+}
+
+# A /dev of the container's own. Nodes can only be bound, not made. mode=755: in a sticky directory
+# that all may write to, the kernel refuses "> /dev/null" (O_CREAT of another's file, EACCES). A new
+# instance of devpts: the host's ptmx is often closed.
+make_dev() {
+  local name
+  filesystem tmpfs cdi-hpc /dev mode=755
+  for name in null zero full random urandom tty; do
+    [[ ! -e /dev/$name ]] || bind device "/dev/$name" "/dev/$name" bind
+  done
+  link /dev/fd /proc/self/fd
+  link /dev/stdin /proc/self/fd/0
+  link /dev/stdout /proc/self/fd/1
+  link /dev/stderr /proc/self/fd/2
+  link /dev/ptmx pts/ptmx
+  filesystem devpts devpts /dev/pts newinstance,ptmxmode=0666,mode=0620
+  for name in shm mqueue; do
+    [[ ! -d /dev/$name ]] || bind_as_is "/dev/$name" "/dev/$name"
+  done
+}
+
+build_container() { # IMAGE
+  local directory_wanted
+  directory_wanted=$(pwd -P && printf .)
+  directory_wanted=${directory_wanted%$'\n.'}
+  find_image "$1"
+  read_host_mounts
+  make_work
+  add_mount '' "$image" directory '' "$work/additions/0"
+  host_directories
+  plan
+  prepare_loader
+  add_library_path
+  resolve "$directory_wanted"
+  [[ $kind != d ]] || working_directory=${real:-/}
+  make_stage
+  flags=''
+  if [[ $image != / ]]; then
+    flags_of_mount "$image"
+    flags=,ro${flags//,ro/}
+  fi
+  merge "$work/additions/0" "$image" "$root" "$flags"
+  queue / "$work/host" rbind
+  make_mounts
+  make_ldcache
+  if [[ -n $root_is_underlay ]]; then
+    mount -n -c -o remount,bind,ro "$root" || die 'the root can not be made read-only'
+  fi
+}
+
+# Steps 1: become root of a user namespace with a mount namespace, in which mount(8) works.
+# Mounts of the host still arrive (slave): automounted home directories need it.
+enter() { # ARGUMENT...
+  local self=${BASH_SOURCE[0]}
+  [[ -f $self ]] || die 'this script has to be a file, not a pipe: it runs twice'
+  unshare --user --map-root-user --mount true 2>/dev/null || explain_no_namespaces
+  cdi_hpc_next=(
+    unshare --user --map-root-user --mount --propagation slave
+    "$BASH" -p -- "$self" "--inside=$EUID:${GROUPS[0]}" "--stage=$stage" -- "$@"
+  )
+}
+
+explain_no_namespaces() {
+  local knob value
+  for knob in user/max_user_namespaces=0 kernel/unprivileged_userns_clone=0 kernel/apparmor_restrict_unprivileged_userns=1; do
+    value=''
+    [[ ! -r /proc/sys/${knob%=*} ]] || read -r value <"/proc/sys/${knob%=*}"
+    [[ $value != "${knob#*=}" ]] ||
+      die 'user namespaces are switched off (/proc/sys/%s is %s): ask the administrator to allow them' "${knob%=*}" "$value"
+  done
+  die 'the kernel refuses a user namespace: a chroot, a container or a security policy forbids it'
+}
+
+# Step 2, the last: this process becomes the command, as the caller's uid and without capabilities.
+# It has to have the new root as its root, without chroot(2), because the kernel refuses user
+# namespaces to chrooted processes and a container in the container would not work. So it waits, in
+# a bash that is loaded and needs nothing of the host any more, and a helper with the namespace's
+# rights calls pivot_root(8), which moves it along.
+become_command() { # UID:GID COMMAND...
+  local ids=$1 pipe ready_read ready_write go_read go_write
+  shift
+  mkfifo -- "$work/ready" "$work/go" || die 'can not make a FIFO'
+  exec {pipe}<>"$work/ready" {ready_read}<"$work/ready" {ready_write}>"$work/ready" {pipe}>&-
+  exec {pipe}<>"$work/go" {go_read}<"$work/go" {go_write}>"$work/go" {pipe}>&-
+  # Twice in the background: the command must not find a child that it never had.
+  (
+    exec {ready_write}>&- {go_read}<&- </dev/null >&2
+    switch_root &
+  )
+  exec {ready_read}<&- {go_write}>&-
+  cdi_hpc_next=(setpriv --no-new-privs)
+  if [[ ${ids%:*} -eq 0 ]]; then
+    # Only an empty bounding set takes a root's capabilities away at the next exec.
+    cdi_hpc_next+=(--bounding-set=-all --inh-caps=-all)
+  else
+    cdi_hpc_next+=(unshare --user)
+  fi
+  cdi_hpc_next+=(
+    "$BASH" -p -c "$cdi_hpc_last_words" cdi-hpc "$ready_write" "$go_read" "$working_directory"
+    ${OLDPWD+"OLDPWD=$OLDPWD"} ${environment[@]+"${environment[@]}"} -- "$@"
+  )
+}
+
+switch_root() {
+  read -r _ <&"$ready_read" || exit
+  if [[ ${ids%:*} -ne 0 ]]; then
+    printf '%s 0 1\n' "${ids%:*}" >"/proc/$$/uid_map" && printf '%s 0 1\n' "${ids#*:}" >"/proc/$$/gid_map" ||
+      die 'the kernel refused to map the user'
+  fi
+  # After pivot_root this shell finds no program of the host. The one that takes the old root away
+  # is started before, chrooted in a bind of the host, and goes to the new root by setns(2) (-N).
+  coproc detacher {
+    # shellcheck disable=SC2016 # for the shell that is started
+    exec chroot "$work/host" "$BASH" -p -c 'echo; read -r _ && exec umount -n -l -N /proc/self/ns/mnt "$1"' bash "$sys_at"
+  }
+  # shellcheck disable=SC2154 # coproc sets them
+  {
+    read -r _ <&"${detacher[0]}" && cd -P -- "$root" && pivot_root . ".$sys_at" && echo >&"${detacher[1]}" &&
+      wait "$detacher_PID" && echo >&"$go_write"
+  } || die 'the root could not be changed: util-linux 2.34 or newer is needed, and a root that is not the initramfs'
+}
+
+
+main() { # ARGUMENT OF THE SCRIPT...
+  local LC_ALL=C PATH=${PATH-}:/usr/sbin:/sbin inside='' mask
+  local usage='usage: bash SCRIPT [--stage=auto|overlay|underlay] IMAGE COMMAND [ARGUMENT...]'
+  mask=$(umask)
+  umask 022
+  shopt -s nullglob dotglob
+  local stage=auto
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --stage=auto | --stage=overlay | --stage=underlay) stage=${1#*=} ;;
+      --inside=*) inside=${1#*=} ;;
+      --help) printf '%s\n' "$usage" && exit ;;
+      --) shift && break ;;
+      -*) die 'unknown option %q; %s' "$1" "$usage" ;;
+      *) break ;;
+    esac
+    shift
+  done
+  [[ $# -ge 2 ]] || die '%s' "$usage"
+  local tool
+  for tool in unshare mount umount pivot_root setpriv; do need "$tool" util-linux; done
+  for tool in mkdir mkfifo ln cp chmod stat readlink chroot; do need "$tool" coreutils; done
+  if [[ -z $inside ]]; then
+    find_image "$1"
+    enter "$@"
+  else
+    with_state build_and_become "$inside" "$@"
+  fi
+  umask "$mask"
+}
+
+build_and_become() { # UID:GID IMAGE COMMAND...
+  build_container "$2"
+  become_command "$1" "${@:3}"
+}
+
+# The function of --only mounts: the plan on a root that somebody else has made. It is written to.
+main_mounts() { # ROOT
+  local LC_ALL=C PATH=${PATH-}:/usr/sbin:/sbin stage=auto tool
+  [[ $# -eq 1 ]] || die 'usage: cdi_mounts ROOT'
+  umask 022
+  shopt -s nullglob dotglob
+  for tool in mount umount; do need "$tool" util-linux; done
+  for tool in mkdir ln cp chmod stat readlink; do need "$tool" coreutils; done
+  with_state mount_on "$1"
+}
+
+mount_on() { # ROOT
+  find_image "$1"
+  read_host_mounts
+  make_work
+  root=$image
+  add_mount '' "$root" directory '' "$root"
+  if wants_private_dev; then make_dev; fi
+  plan
+  prepare_loader
+  [[ -z $library_path ]] || say "set LD_LIBRARY_PATH to $library_path"
+  make_stage
+  make_mounts
+  make_ldcache
+  umount -n -l "${work%/work}"
+}
+
+# Runs a function with the variables that all of them share.
+with_state() { # FUNCTION ARGUMENT...
+  # Mounts, in the order they are made: where in the container (canonical), what, as what, how; and
+  # for a directory where new entries go ('' if it can't have any).
+  local mount_at=() mount_source=() mount_kind=() mount_options=() mount_additions=()
+  # What is known of canonical container paths, and the texts of links.
+  local -A seen=() seen_here=() link_text=()
+  # What the stage gets; directories in it that take the mode of the one they stand over.
+  local new_directories=() new_files=() new_link_paths=() new_link_texts=()
+  local -A copy_mode=()
+  # What functions return.
+  local owner=0 kind='' here='' real='' text='' where='' field='' flags='' reason='' note='' row=()
+  # The host, and our own places.
+  local host_mount_at=() host_mount_options=() work='' root='' image='' layer_count=0
+  local root_is_underlay='' sys_at='' working_directory=/
+  # The dynamic loader.
+  local library_path='' ldcache_wanted='' folders=() compat=() first=() searched=() configured=() system=() cache_at=''
+  local -A conf_read=()
+  # NAME=value of the command's environment.
+  local environment=()
+  "$@"
+}
+
+# What the waiting bash does. It has no variables: they could be the command's. cd sets OLDPWD;
+# unset takes the special meaning from names such as RANDOM.
+# Arguments: READY-FD GO-FD DIRECTORY NAME=VALUE... -- COMMAND...
+# shellcheck disable=SC2016 # expanded there, not here
+readonly cdi_hpc_last_words='
+echo >&"$1"
+read -r -u "$2" _ || exit 125
+cd -P -- "$3" 2>/dev/null || cd /
+unset -v OLDPWD
+eval "exec $1>&- $2<&-"
+shift 3
+until [[ $1 == -- ]]; do
+  unset -v "${1%%=*}"
+  export "$1"
+  shift
+done
+shift
+exec -- "$@"
+'

@@ -1,0 +1,90 @@
+"""Our cache against the real ldconfig's, over generated trees and over images."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from pathlib import Path
+
+import generated_tree
+import pytest
+import real_ldconfig
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cdi_hpc import ldcache
+from cdi_hpc.ldcache import format as cache
+
+_SETTINGS = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+_FOLDERS = st.lists(st.sampled_from(["/opt/a", "/opt/b", "/usr/lib/x86_64-linux-gnu/vdpau", "/nowhere"]), max_size=3)
+
+
+def _without_generator(data: bytes) -> bytes:
+    """A cache up to its extensions: header, entries, strings."""
+    return data[: struct.unpack_from("=I", data, 32)[0]]
+
+
+def _check(program: str, root: Path, update: ldcache.Update) -> None:
+    """Let the real ldconfig do in ``root`` what was worked out, and compare all of it."""
+    for path, content in update.files:
+        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (root / path[1:]).write_bytes(content)
+    before = real_ldconfig.links(root)
+    real = real_ldconfig.run(program, root)
+    after = real_ldconfig.links(root)
+    assert [str(entry) for entry in ldcache.entries(update.cache)] == real_ldconfig.printed(program, root)
+    assert _without_generator(update.cache) == _without_generator(real)
+    assert {path: text for path, text in after.items() if before.get(path) != text} == dict(update.links)
+    assert before.keys() - after.keys() == set(update.stale) - dict(update.links).keys()
+
+
+def _update(root: Path, **arguments: object) -> ldcache.Update:
+    with ldcache.DirectoryView(str(root), arguments.pop("injected", frozenset())) as view:
+        return ldcache.update(view, **arguments)
+
+
+@pytest.mark.parametrize("program", real_ldconfig.PROGRAMS)
+@given(
+    tree=generated_tree.files(25),
+    conf=generated_tree.configurations(),
+    folders=_FOLDERS,
+    compat=_FOLDERS,
+)
+@_SETTINGS
+def test_links_and_cache_are_those_of_ldconfig(program, tree, conf, folders, compat):
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        generated_tree.make(root, {**tree, **conf})
+        _check(program, root, _update(root, folders=folders, compat_folders=compat))
+
+
+@pytest.mark.parametrize("program", real_ldconfig.PROGRAMS)
+@given(
+    tree=generated_tree.files(25),
+    conf=generated_tree.configurations(),
+    injected=generated_tree.files(8),
+    folders=_FOLDERS,
+)
+@_SETTINGS
+def test_believing_the_images_cache_gives_the_same_as_reading_every_file(program, tree, conf, injected, folders):
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        generated_tree.make(root, {**tree, **conf})
+        real_ldconfig.run(program, root)
+        generated_tree.put(root, injected)
+        believing = _update(root, injected=frozenset(injected), folders=folders)
+        assert believing == _update(root, folders=folders, trust_image_cache=False)
+        _check(program, root, believing)
+
+
+@pytest.mark.parametrize("program", real_ldconfig.PROGRAMS)
+@given(tree=generated_tree.files(25))
+@_SETTINGS
+def test_a_cache_that_is_read_and_written_again_is_the_same(program, tree):
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        generated_tree.make(root, tree)
+        real = real_ldconfig.run(program, root)
+        entries = cache.entries(real)
+        assert cache.entries(cache.render(entries)) == entries
+        assert [str(entry) for entry in entries] == real_ldconfig.printed(program, root)

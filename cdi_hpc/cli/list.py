@@ -18,9 +18,9 @@ from cdi_hpc.registry import Registry
 @output_format
 @verbosity
 def command(cdi_dirs: tuple[str, ...], strict: bool, output_format: str, verbose: int, quiet: int) -> int:
-    """List the devices that can be requested, and what is wrong with spec files.
+    """List the devices that can be requested.
 
-    Exits with 1 if a file has errors.
+    What is wrong with spec files is said on standard error. Exits with 1 if a file has errors.
     """
     reporter = Reporter(verbose + quiet)
     registry = read_registry(cdi_dirs, is_strict=strict)

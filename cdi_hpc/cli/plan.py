@@ -44,7 +44,10 @@ def command(
     verbose: int,
     quiet: int,
 ) -> None:
-    """Explain what a launch with DEVICEs would do: each edit, where it is from, and how it is done or why not."""
+    """Explain what a launch with DEVICEs would do.
+
+    One row for each edit: what it is, where it is from, and how it is done or why not.
+    """
     reporter = Reporter(verbose + quiet)
     host = LiveHost()
     plan = translate(resolve_devices(devices, cdi_dirs, reporter, is_strict=strict), host, unknown_hooks=unknown_hooks)

@@ -26,7 +26,10 @@ def command(
     verbose: int,
     quiet: int,
 ) -> None:
-    """Show the merged edits of DEVICEs, in the order of the CDI reference library."""
+    """Show the merged edits of DEVICEs, as the specs have them.
+
+    Order and merging are those of the CDI reference library. What becomes of the edits here is shown by 'plan'.
+    """
     resolved = resolve_devices(devices, cdi_dirs, Reporter(verbose + quiet), is_strict=strict)
     if output_format == "json":
         print_json(resolved_to_json(resolved))

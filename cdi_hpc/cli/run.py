@@ -17,7 +17,9 @@ from cdi_hpc.translate import translate
 @click.command("run", context_settings={"allow_interspersed_args": False})
 @click.option("-d", "--device", "devices", multiple=True, metavar="DEVICE", help="A device to add (repeatable).")
 @click.option("--bind", "binds", multiple=True, metavar="SRC[:DST[:ro]]", help="Show a host path in the container.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable; it wins over a spec's.")
+@click.option(
+    "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep yours; it wins over a spec's."
+)
 @click.option(
     "--workdir", metavar="DIR", help="Working directory. Default: the present one if the image has it, else /."
 )
@@ -47,7 +49,7 @@ def command(
     quiet: int,
     **options: Any,
 ) -> int:
-    """Run COMMAND in IMAGE with DEVICEs, as the calling user, with nothing but the kernel.
+    """Run COMMAND in IMAGE with DEVICEs, as yourself.
 
     IMAGE is a directory (/ is the host itself) or a SquashFS file. The image is not written to. The exit status is
     the command's, or 125 if cdi-hpc failed, 126 if the command can't be executed, 127 if it isn't there.

@@ -33,14 +33,14 @@ def command(
     verbose: int,
     quiet: int,
 ) -> None:
-    r"""Print a bash script that runs a command in an image with DEVICEs.
+    """Print a bash script that does what 'run' does.
 
     \b
         cdi-hpc script nvidia.com/gpu=all > gpu.sh
         bash gpu.sh IMAGE COMMAND...
 
-    It needs bash 4.2, util-linux and coreutils, and nothing of cdi-hpc.
-    """
+    The script needs bash 4.2, util-linux and coreutils, and nothing of cdi-hpc.
+    """  # noqa: D301 - click wants the control character
     from cdi_hpc.render import bash
 
     reporter = Reporter(verbose + quiet)

@@ -21,9 +21,10 @@ from cdi_hpc.validate import Checked
 @output_format
 @verbosity
 def command(paths: tuple[str, ...], strict: bool, output_format: str, verbose: int, quiet: int) -> int:
-    """Check spec files: against the schema and against the rules that a schema can't say.
+    """Check spec files, or all spec files of a directory.
 
-    All problems of all files are shown, each with line, column and field. Exits with 1 if there are any.
+    They are held against the schema of CDI and against the rules that a schema can't say. All problems of all files
+    are shown, each with line, column and field. Exits with 1 if a file has errors.
     """
     reporter = Reporter(verbose + quiet)
     results = list(_check(paths, is_strict=strict))

@@ -8,6 +8,7 @@ without a limit, and expands aliases without one.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
@@ -344,8 +345,10 @@ def _scalar_value(event: Any) -> Any:
     if tag is None:
         return _plain_value(event.value) if event.implicit[0] else event.value
     kind = tag[len(_TAGS) :] if tag.startswith(_TAGS) else ""
-    if kind in ("binary", "timestamp"):
-        raise _UnreadableError(f"the YAML tag '!!{kind}' has no meaning in a spec", event.start_mark)
+    if kind == "timestamp":
+        raise _UnreadableError("the YAML tag '!!timestamp' has no meaning in a spec", event.start_mark)
+    if kind == "binary":
+        return _base64_text(event)
     types = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}.get(kind)
     if types is None:
         return event.value
@@ -353,6 +356,13 @@ def _scalar_value(event: Any) -> Any:
     if type(value) not in types:
         raise _UnreadableError(f"{event.value!r} is not of the YAML type '!!{kind}'", event.start_mark)
     return float(value) if kind == "float" else value
+
+
+def _base64_text(event: Any) -> str:
+    try:
+        return base64.b64decode(re.sub(r"[\r\n]", "", event.value), validate=True).decode()
+    except ValueError:
+        raise _UnreadableError(f"{event.value!r} is not text in base64", event.start_mark) from None
 
 
 def _plain_value(text: str) -> Any:

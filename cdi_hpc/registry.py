@@ -175,7 +175,12 @@ def load_spec(path: str, *, strict: bool = False, schema: bool = False) -> Check
 
 
 def spec_files(directory: SpecDirectory) -> list[str]:
-    """Paths of the directory's spec files, by name; subdirectories are not looked into."""
+    """Paths of a directory's spec files, by name; subdirectories are not looked into.
+
+    Raises:
+        CdiError: the directory can't be read, or is missing although somebody named it.
+
+    """
     try:
         with os.scandir(directory.path) as entries:
             found = [

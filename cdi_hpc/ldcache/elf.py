@@ -12,7 +12,7 @@ import functools
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO, Callable
@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Callable
 from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
 from elftools.elf.constants import E_FLAGS
+from elftools.elf.enums import ENUM_D_TAG_COMMON, ENUM_P_TYPE_BASE
 from elftools.elf.structs import ELFStructs
 
 from cdi_hpc.ldcache import format as cache
@@ -91,30 +92,42 @@ def _structs(elfclass: int) -> Any:
     return structs
 
 
+def _first_words(names: Mapping[str, int], wanted: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(struct.pack("=I", names[name]) for name in wanted)
+
+
+_SEGMENTS = _first_words(ENUM_P_TYPE_BASE, ("PT_LOAD", "PT_DYNAMIC", "PT_GNU_PROPERTY"))
+_TAGS = _first_words(ENUM_D_TAG_COMMON, ("DT_NULL", "DT_STRTAB", "DT_SONAME"))
+
+
 def _at(file: BinaryIO, offset: int, size: int) -> bytes:
     file.seek(offset)
     return file.read(size)
 
 
 def _segments(file: BinaryIO, structs: Any, header: Any, size: int) -> list[Any] | None:
+    """The program headers that say something here."""
     each = structs.Elf_Phdr.sizeof()
     table = each * header.e_phnum
     # The last header may be cut off (and counts as zeros, as in a mapping's last page), but it must begin inside.
     if header.e_phoff + table - each > size or header.e_phoff > size:
         return None
-    stream = BytesIO(_at(file, header.e_phoff, table).ljust(table, b"\0"))
-    return [struct_parse(structs.Elf_Phdr, stream) for _ in range(header.e_phnum)]
+    data = _at(file, header.e_phoff, table).ljust(table, b"\0")
+    # Looked at before they are taken apart: most are of no interest, and taking one apart takes long.
+    wanted = [at for at in range(0, table, each) if data[at : at + 4] in _SEGMENTS]
+    return [struct_parse(structs.Elf_Phdr, BytesIO(data[at : at + each])) for at in wanted]
 
 
 def _dynamic(file: BinaryIO, structs: Any, offset: int) -> Iterator[tuple[str, int]]:
     each = structs.Elf_Dyn.sizeof()
     data = _at(file, offset, _MAX_DYNAMIC)
-    stream = BytesIO(data)
-    for _ in range(len(data) // each):
-        entry = struct_parse(structs.Elf_Dyn, stream)
-        if entry.d_tag == "DT_NULL":
-            return
-        yield entry.d_tag, entry.d_val
+    for at in range(0, len(data) - each + 1, each):
+        # As above; a tag's upper half is zero or it is none of these.
+        if data[at : at + 4] in _TAGS:
+            entry = struct_parse(structs.Elf_Dyn, BytesIO(data[at : at + each]))
+            if entry.d_tag == "DT_NULL":
+                return
+            yield entry.d_tag, entry.d_val
 
 
 def _file_offset(segments: list[Any], address: int) -> int:
@@ -168,20 +181,22 @@ def _needed(properties: bytes, word: int) -> int:
     return 0
 
 
-def read(file: BinaryIO, machine: str) -> Library | None:
+def read(file: BinaryIO, machine: str, *, isa_level: bool = True) -> Library | None:
     """What ldconfig on ``machine`` (a key of :data:`FLAGS`) takes the file for, None for no library.
+
+    Without ``isa_level`` that is not looked for, and is 0.
 
     Linker scripts, programs at fixed addresses, core dumps, libraries of other machines, and files that are cut
     off or make no sense are no libraries.
     """
     try:
-        return _read(file, machine)
+        return _read(file, machine, isa_level=isa_level)
     # OverflowError: an offset that no file can have; OSError: the same on a file system, or a read error.
     except (ELFError, OverflowError, OSError, ValueError, struct.error):
         return None
 
 
-def _read(file: BinaryIO, machine: str) -> Library | None:
+def _read(file: BinaryIO, machine: str, *, isa_level: bool) -> Library | None:
     size = file.seek(0, os.SEEK_END)
     start = _at(file, 0, _MIN_SIZE)
     if size < _MIN_SIZE or start[:4] != b"\x7fELF":
@@ -211,7 +226,7 @@ def _read(file: BinaryIO, machine: str) -> Library | None:
         name = _name(file, at + soname, size)
         if name is None:
             return None
-    return Library(name, flags, _isa_level(file, segments, machine, word))
+    return Library(name, flags, _isa_level(file, segments, word) if isa_level and machine == "x86_64" else 0)
 
 
 def _name(file: BinaryIO, at: int, size: int) -> str | None:
@@ -221,8 +236,6 @@ def _name(file: BinaryIO, at: int, size: int) -> str | None:
     return os.fsdecode(text) if len(text) < _MAX_SONAME else None
 
 
-def _isa_level(file: BinaryIO, segments: list[Any], machine: str, word: int) -> int:
-    if machine != "x86_64":
-        return 0
+def _isa_level(file: BinaryIO, segments: list[Any], word: int) -> int:
     levels = [_x86_isa_level(file, s, word) for s in segments if s.p_type == "PT_GNU_PROPERTY"]
     return next((level for level in reversed(levels) if level), 0)

@@ -94,7 +94,7 @@ class Scanner:
         self.stale: list[str] = []
         self._tree = tree
         self._machine = machine
-        self._libraries: dict[str, elf.Library | None] = {}
+        self._libraries: dict[tuple[str, bool], elf.Library | None] = {}
         self._known = _by_directory(tree, known)
 
     def scan(self, directory: Directory) -> list[cache.Entry]:
@@ -126,31 +126,31 @@ class Scanner:
     def _candidate(self, directory: Directory, entry: Listed) -> Candidate | None:
         where: str | None = f"{directory.where.rstrip('/')}/{entry.name}"
         if entry.kind == "link":
-            where = self._follow(f"{directory.where.rstrip('/')}/{entry.name}", entry.name)
-        library = None if where is None else self._library(where)
+            where = self._follow(directory, entry.name)
+        library = None if where is None else self._library(where, isa_level=directory.hwcaps is not None)
         if library is None:
             return None
         soname = entry.name if library.soname is None else library.soname
         is_link = entry.kind == "link" and _is_own_name(entry.name, soname)
         return Candidate(entry.name, entry.name if is_link else soname, library, is_link, assumed=False)
 
-    def _follow(self, path: str, name: str) -> str | None:
-        where = self._tree.resolve(path)
+    def _follow(self, directory: Directory, name: str) -> str | None:
+        where = self._tree.resolve(name, directory.where)
         status = None if where is None else self._tree.lstat(where)
         if status is None:
             if ".so." in name:
-                self.stale.append(path)
+                self.stale.append(f"{directory.where.rstrip('/')}/{name}")
             return None
         return where if status.kind == "file" else None
 
-    def _library(self, where: str) -> elf.Library | None:
-        if where not in self._libraries:
+    def _library(self, where: str, *, isa_level: bool = False) -> elf.Library | None:
+        if (where, isa_level) not in self._libraries:
             file = self._tree.open(where)
             if file is None:
                 return None
             with file:
-                self._libraries[where] = elf.read(file, self._machine)
-        return self._libraries[where]
+                self._libraries[where, isa_level] = elf.read(file, self._machine, isa_level=isa_level)
+        return self._libraries[where, isa_level]
 
     def _was_wrong(self, directory: Directory, group: list[Candidate]) -> bool:
         """Whether an assumption matters and does not hold.
@@ -180,9 +180,9 @@ class Scanner:
             self._tree.notes.append(f"{above}/{found.name}: no link is made for its SONAME {found.soname!r}")
             return
         path = f"{above}/{found.soname}"
-        there = self._tree.resolve(path)
+        there = self._tree.resolve(found.soname, directory.where)
         if there is not None:
-            if self._same(there, self._tree.resolve(f"{above}/{found.name}")):
+            if self._same(there, self._tree.resolve(found.name, directory.where)):
                 return
             status = self._tree.lstat(path)
             if status is None or status.kind != "link":

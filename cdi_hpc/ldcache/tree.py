@@ -39,12 +39,13 @@ class Tree:
         self._made: dict[str, _Made] = {}
         self._resolved: dict[str, str | None] = {}
 
-    def resolve(self, path: str) -> str | None:
+    def resolve(self, path: str, directory: str = "/") -> str | None:
         """The canonical path of what ``path`` names, following links inside the root; None if nothing is there.
 
-        A relative path starts at the root. As path_resolution(7) has it, with ``..`` of the root being the root.
+        A relative path starts at ``directory``, which is canonical. As path_resolution(7) has it, with ``..`` of
+        the root being the root.
         """
-        at = ""
+        at = "" if path.startswith("/") else directory.rstrip("/")
         links = 0
         pending = path.split("/")[::-1]
         while pending:

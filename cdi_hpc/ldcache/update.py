@@ -87,8 +87,11 @@ def update(
     if machine not in elf.FLAGS:
         raise CdiError(Problem(CACHE, f"no rules for machine {machine!r}", f"known are {', '.join(elf.FLAGS)}"))
     tree = Tree(view)
-    files, added = _configure(tree, machine, _checked(folders), _checked(compat_folders))
-    found = conf.directories(tree, [*conf.configured(tree), *conf.system_directories(tree, machine)])
+    compat_folders = _checked(compat_folders)
+    files, added = _configure(tree, machine, _checked(folders), compat_folders)
+    configured = conf.configured(tree)
+    _note_ineffective(tree, configured, [*compat_folders, *added])
+    found = conf.directories(tree, [*configured, *conf.system_directories(tree, machine)])
     known = _image_cache(tree) if trust_image_cache else ()
     scanner = scan.Scanner(tree, machine, known)
     entries = [entry for directory in found for entry in scanner.scan(directory)]
@@ -140,12 +143,10 @@ def _configure(tree: Tree, machine: str, folders: list[str], compat_folders: lis
     added = [folder for folder in folders if folder not in configured]
     write(_FOLDERS, added)
     write(_SYSTEM, system)
-    _note_ineffective(tree, [*compat_folders, *added])
     return files, added
 
 
-def _note_ineffective(tree: Tree, folders: list[str]) -> None:
-    configured = conf.configured(tree)
+def _note_ineffective(tree: Tree, configured: list[str], folders: list[str]) -> None:
     for folder in folders:
         if folder not in configured:
             tree.notes.append(f"{folder}: not searched, the image's {conf.PATH} does not include {conf.DROP_INS}")

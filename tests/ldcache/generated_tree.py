@@ -106,10 +106,10 @@ def _links() -> st.SearchStrategy[Link]:
     return st.one_of(same, same, same, other, up, st.just("/nowhere"), st.just(".")).map(Link)
 
 
-def files(max_size: int) -> st.SearchStrategy[Files]:
+def files(min_size: int) -> st.SearchStrategy[Files]:
     paths = st.tuples(st.sampled_from(DIRECTORIES), st.sampled_from(NAMES)).map("/".join)
-    content = st.one_of(_elves(), _elves(), _elves(), _links(), _links(), _no_elves())
-    return st.dictionaries(paths, content, max_size=max_size)
+    content = st.sampled_from("eeeeeellln").flatmap({"e": _elves(), "l": _links(), "n": _no_elves()}.__getitem__)
+    return st.dictionaries(paths, content, min_size=min_size, max_size=2 * min_size)
 
 
 def configurations() -> st.SearchStrategy[Files]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cdi_hpc import ldcache
 from cdi_hpc.ldcache import format as cache
 
-_SETTINGS = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+_SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 _FOLDERS = st.lists(st.sampled_from(["/opt/a", "/opt/b", "/usr/lib/x86_64-linux-gnu/vdpau", "/nowhere"]), max_size=3)
 
 
@@ -45,7 +45,7 @@ def _update(root: Path, **arguments: object) -> ldcache.Update:
 
 @pytest.mark.parametrize("program", real_ldconfig.PROGRAMS)
 @given(
-    tree=generated_tree.files(25),
+    tree=generated_tree.files(15),
     conf=generated_tree.configurations(),
     folders=_FOLDERS,
     compat=_FOLDERS,
@@ -60,9 +60,9 @@ def test_links_and_cache_are_those_of_ldconfig(program, tree, conf, folders, com
 
 @pytest.mark.parametrize("program", real_ldconfig.PROGRAMS)
 @given(
-    tree=generated_tree.files(25),
+    tree=generated_tree.files(15),
     conf=generated_tree.configurations(),
-    injected=generated_tree.files(8),
+    injected=generated_tree.files(4),
     folders=_FOLDERS,
 )
 @_SETTINGS
@@ -78,7 +78,7 @@ def test_believing_the_images_cache_gives_the_same_as_reading_every_file(program
 
 
 @pytest.mark.parametrize("program", real_ldconfig.PROGRAMS)
-@given(tree=generated_tree.files(25))
+@given(tree=generated_tree.files(15))
 @_SETTINGS
 def test_a_cache_that_is_read_and_written_again_is_the_same(program, tree):
     with tempfile.TemporaryDirectory() as directory:

@@ -38,13 +38,15 @@ tell_content() {
 
 # Options of the last, so uppermost, mount at exactly this path: fields 5 and 6 of proc_pid_mountinfo(5).
 mount_options() {
-    wanted=$1
-    uppermost=
-    # shellcheck disable=SC2034  # the fields before the ones of interest need names
-    while read -r id parent device root place options rest; do
-        [ "$place" != "$wanted" ] || uppermost=$options
-    done </proc/self/mountinfo
-    printf '%s' "$uppermost"
+    # grep looks first: a shell reads a file of /proc one byte a system call.
+    grep -F " $1 " /proc/self/mountinfo | {
+        uppermost=
+        # shellcheck disable=SC2034  # the fields before the ones of interest need names
+        while read -r id parent device root place options rest; do
+            [ "$place" != "$1" ] || uppermost=$options
+        done
+        printf '%s' "$uppermost"
+    }
 }
 
 tell_mount() {

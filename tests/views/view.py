@@ -226,6 +226,46 @@ def compare(wanted: str, got: str) -> Comparison:
     return Comparison(Counter(kind for kind, _ in asked), tuple(misses))
 
 
+@dataclass(frozen=True)
+class Case:
+    """A spec and the view that the reference showed of its device ``all``.
+
+    Attributes:
+        directory: holds the spec alone, as far as CDI is concerned.
+
+    """
+
+    directory: Path
+
+    def __str__(self) -> str:
+        return self.directory.name
+
+    @property
+    def spec(self) -> Path:
+        return next(self.directory.glob("*.yaml"))
+
+    @property
+    def wanted(self) -> str:
+        return (self.directory / "all.view").read_text()
+
+    @property
+    def device(self) -> str:
+        """Qualified name of the device that was asked for."""
+        return f"{self.load()['kind']}=all"
+
+    def load(self) -> dict[str, Any]:
+        return load(self.spec)
+
+    def questions(self) -> list[str]:
+        return questions(self.load(), ["all"])
+
+    def normalise(self, raw: str) -> str:
+        return normalise(raw, self.load())
+
+
+CASES = tuple(Case(path.parent) for path in sorted(HERE.glob("*/all.view")))
+
+
 def main(arguments: list[str]) -> int:
     command, file, *rest = arguments
     if command == "questions":

@@ -48,6 +48,9 @@ BIND_KINDS: dict[str, SourceKind] = {
 _TYPE_LETTERS = {"character": "cu", "block": "b", "fifo": "p"}
 _TYPE_WORDS = {"c": "character", "u": "character", "b": "block", "p": "fifo"}
 
+#: Flags that a bind has to take over from its source's mount as they are (mount_namespaces(7)): others are EPERM.
+_ACCESS_TIME_FLAGS = frozenset({"noatime", "nodiratime", "relatime", "strictatime"})
+
 #: Directories that daemons make when they run, and that specs mount as if they were sockets (NVIDIA MPS).
 _DAEMON_DIRECTORIES = frozenset({"/tmp/nvidia-mps"})  # noqa: S108  # the path that specs name
 
@@ -100,6 +103,9 @@ def _environment(entry: Sourced[str]) -> SetEnv:
 def _device_node(node: DeviceNode, origin: Origin, host: Host) -> Iterator[Action]:
     source = node.host_path or node.path
     edit = f"deviceNodes {node.path}"
+    if not source.startswith("/"):
+        yield Unsupported(edit, f"{source!r} is not an absolute path; correct the spec", origin, fatal=True)
+        return
     found, problem = _look(source, host)
     if found is None:
         reason = problem or _missing_device(node, source)
@@ -210,6 +216,9 @@ def _mount(mount: Mount, origin: Origin, host: Host) -> Iterator[Action]:
     elif mount.type in _MOUNTABLE:
         data = options.data
         yield MountFilesystem(mount.type, mount.host_path or mount.type, target, origin, options.flags, data)
+        if options.propagation not in ("", "private", "rprivate"):
+            reason = f"option {options.propagation!r} means nothing to a mount of the container's own"
+            yield Note(edit, reason, origin)
     else:
         reason = f"a user namespace can't mount file system type {mount.type!r}; ask for a bind of one that is mounted"
         yield Unsupported(edit, reason, origin, fatal=True)
@@ -233,17 +242,21 @@ def _bind(
         )
         yield Unsupported(edit, reason, origin, fatal=True)
         return
+    locked = [flag for flag in options.flags if flag in _ACCESS_TIME_FLAGS and flag not in found.mount_flags]
     yield Bind(
         source=found.real_path,
         target=target,
         kind=BIND_KINDS[found.kind],
         origin=origin,
-        flags=options.flags,
+        flags=tuple(flag for flag in options.flags if flag not in locked),
         kept=found.mount_flags,
         # Always whole: the kernel refuses a partial copy of a tree whose submounts are locked (user_namespaces(7)).
         recursive=found.kind == "directory",
         propagation=options.propagation or "rprivate",
     )
+    for option in locked:
+        reason = f"option {option!r} is left out: a user namespace can't change how access times are kept"
+        yield Note(edit, reason, origin)
     for option in options.data:
         yield Note(edit, f"option {option!r} means nothing to a bind and is left out", origin)
     for option in options.whole_tree if found.kind == "directory" else ():

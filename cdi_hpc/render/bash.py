@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable, Iterator
 from importlib import resources
-from typing import Iterable, Iterator, Literal, Optional
+from typing import Literal
 
 from cdi_hpc.errors import CdiError, Problem, assert_never, printable
 from cdi_hpc.model import Origin
@@ -37,10 +38,10 @@ _OPTION = re.compile(r"(?![xX]-)[^\s,\\\"'#]+")
 
 _MODE = 0o7777
 
+_SHORT_ESCAPES = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\t": r"\t"}
 
-def script(
-    plan: Plan, *, only: Optional[Literal["env", "mounts"]] = None, header: tuple[str, ...] = ()
-) -> str:
+
+def script(plan: Plan, *, only: Literal["env", "mounts"] | None = None, header: tuple[str, ...] = ()) -> str:
     """The plan as text for bash 4.2 or newer.
 
     Args:
@@ -73,8 +74,8 @@ def quote(text: str, where: str = "") -> str:
 
 
 def _escaped(character: str) -> str:
-    if character in "\\'":
-        return "\\" + character
+    if character in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[character]
     if character.isprintable():
         return character
     # Three octal digits: with \x, the next character could be taken for another digit.
@@ -83,9 +84,7 @@ def _escaped(character: str) -> str:
 
 def _bytes(text: str, where: str) -> bytes:
     if "\0" in text:
-        raise CdiError(
-            Problem(where, f"{text!r} holds a NUL byte, which bash can not carry", "correct the spec")
-        )
+        raise CdiError(Problem(where, f"{text!r} holds a NUL byte, which bash can not carry", "correct the spec"))
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -112,6 +111,8 @@ def _head(plan: Plan, purpose: tuple[str, ...], header: tuple[str, ...]) -> Iter
         yield _comment(f"device: {device}")
     # The prefix keeps a line from being a directive of shellcheck.
     yield from (_comment(line, "# | ") for line in header)
+    # Values are data: what they hold in single quotes is not meant to be expanded.
+    yield "# shellcheck disable=SC2016"
     yield ""
 
 
@@ -151,7 +152,7 @@ def _steps(plan: Plan) -> Iterator[str]:
     yield "}"
 
 
-def _step(action: Action) -> Iterator[str]:  # noqa: C901 - one flat dispatch over the closed set of actions
+def _step(action: Action) -> Iterator[str]:
     where = str(action.origin)
     if isinstance(action, SetEnv):
         yield f"environment+=({_word(f'{_name(action)}={action.value}', where)})"
@@ -213,10 +214,11 @@ def _file(action: WriteFile) -> str:
 
 
 def _refusals(plan: Plan) -> Iterator[str]:
+    yield "cdi_hpc_refusals=("
     for action in plan.unsupported():
         if action.fatal:
-            message = printable(f"{action.edit}: {action.reason} ({action.origin})")
-            yield f"die '%s' {quote(message)}"
+            yield f"  {quote(printable(f'{action.edit}: {action.reason} ({action.origin})'))}"
+    yield ")"
 
 
 # --- the scripts ------------------------------------------------------------------------------------------------
@@ -237,7 +239,6 @@ def _whole_script(plan: Plan, header: tuple[str, ...]) -> Iterator[str]:
     yield from _head(plan, purpose, header)
     yield _preamble()
     yield from _plan_section(plan)
-    yield from _refusals(plan)
     yield "cdi_hpc_next=()"
     yield 'main "$@"'
     yield 'exec -- "${cdi_hpc_next[@]}"'
@@ -255,7 +256,6 @@ def _mounts_script(plan: Plan, header: tuple[str, ...]) -> Iterator[str]:
     yield _preamble()
     yield from _plan_section(plan)
     yield "cdi_mounts() ( # ROOT; a subshell, so that nothing else of the caller changes"
-    yield from (f"  {line}" for line in _refusals(plan))
     yield '  main_mounts "$@"'
     yield ")"
 
@@ -266,8 +266,12 @@ def _plan_section(plan: Plan) -> Iterator[str]:
     yield "# The plan."
     yield "# " + "=" * 94
     yield ""
-    yield _comment(plan.private_dev or "", "# The container has a /dev of its own: " if plan.private_dev else "#")
+    if plan.private_dev:
+        yield _comment(f"The container has a /dev of its own: {plan.private_dev}")
     yield f"wants_private_dev() {{ {'true' if plan.private_dev else 'false'}; }}"
+    yield ""
+    yield "# What stops it: demands of the specs that can't be met."
+    yield from _refusals(plan)
     yield ""
     yield from _steps(plan)
     yield ""

@@ -23,16 +23,22 @@ die() { # FORMAT [VALUE...]
   exit 125
 }
 
+refuse_what_is_refused() {
+  local refusal text=''
+  for refusal in "${cdi_hpc_refusals[@]}"; do text+="; $refusal"; done
+  [[ -z $text ]] || die '%s' "${text#; }"
+}
+
 need() { # PROGRAM PACKAGE
   hash -- "$1" 2>/dev/null || die '%q is not on this machine: install %s' "$1" "$2"
 }
 
 # --- Looking into the container that is being put together -------------------------------------
 
-# owner: the mount that holds a canonical container path; a later mount covers an earlier one.
+# owner: the mount that holds a canonical container path; a later one covers an earlier one.
 owner_of() { # REAL
-  for ((owner = ${#mount_at[@]} - 1; owner > 0; owner--)); do
-    [[ ${mount_kind[owner]} == file || $1/ != "${mount_at[owner]}"/* ]] || return 0
+  for owner in "${latest_first[@]}"; do
+    [[ $1/ != "${mount_at[owner]}"/* ]] || return 0
   done
 }
 
@@ -63,6 +69,7 @@ remember() { # REAL KIND HERE
 # A mount or a link hides what was known below its path.
 forget_below() { # REAL
   local path
+  directories_resolved=()
   for path in "${!seen[@]}"; do
     [[ $path != "$1"/* ]] || seen[$path]=''
   done
@@ -72,8 +79,11 @@ forget_below() { # REAL
 # starts again there, .. stops there, and 40 links are the most (path_resolution(7)). Components
 # that don't exist stay as they are. Sets real ('' is the root itself), kind and here.
 resolve() { # PATH [keep: a link as the last component is not followed]
-  local left=$1 name links=0
+  local left=$1 parent=${1%/*} name links=0
   real='' kind=d here=${mount_source[0]}
+  if [[ -n ${directories_resolved[$parent/]-} ]]; then
+    real=${directories_resolved[$parent/]} left=${1##*/}
+  fi
   while [[ -n $left ]]; do
     name=${left%%/*}
     if [[ $name == "$left" ]]; then left=''; else left=${left#*/}; fi
@@ -85,6 +95,8 @@ resolve() { # PATH [keep: a link as the last component is not followed]
         ;;
     esac
     [[ $kind != f ]] || die '%q: %q is no directory in the container' "$1" "$real"
+    # Most paths of a plan are in a few directories.
+    [[ -n $left || $kind != d || -z $real ]] || directories_resolved[$parent/]=$real
     lookup "$real/$name"
     if [[ $kind != l || (-z $left && ${2-} == keep) ]]; then
       real=$real/$name
@@ -121,6 +133,8 @@ place() { # REAL d|f|l
   new_directories+=("${where%/*}")
   while [[ $parent == "$top"/* ]]; do
     path=${mount_additions[owner]}${parent#"$top"}
+    [[ -z ${placed_in[$path]-} ]] || break
+    placed_in[$path]=yes
     lookup_in "$parent" "$path"
     parent=${parent%/*}
   done
@@ -143,19 +157,22 @@ lookup_in() { # REAL STAGED
 
 # Makes what place() noted.
 make_stage() {
-  local i path
+  local path
   if [[ ${#new_directories[@]} -gt 0 ]]; then
     mkdir -p -- "${new_directories[@]}" || die 'the stage can not be made; see the line above'
   fi
-  # The test: bash before 4.4 takes the expansion of an empty array for an error under set -u.
-  for path in ${new_files[@]+"${new_files[@]}"}; do
+  for path in "${new_files[@]}"; do
     : >"$path" || die 'can not make %q' "$path"
   done
-  for i in "${!new_link_paths[@]}"; do
-    ln -s -- "${new_link_texts[i]}" "${new_link_paths[i]}" || die 'can not make the link %q' "${new_link_paths[i]}"
+  # A process each, so all at once.
+  for path in "${!new_links[@]}"; do
+    ln -s -T -- "${new_links[$path]}" "$path" &
+  done
+  wait
+  for path in "${!new_links[@]}"; do
+    [[ -L $path ]] || die 'can not make the link %q' "$path"
   done
   copy_modes
-  new_directories=() new_files=() new_link_paths=() new_link_texts=()
 }
 
 copy_modes() {
@@ -176,6 +193,7 @@ add_mount() { # REAL SOURCE file|directory OPTIONS ADDITIONS
   mount_kind+=("$3")
   mount_options+=("$4")
   mount_additions+=("$5")
+  [[ $3 == file ]] || latest_first=("$((${#mount_at[@]} - 1))" "${latest_first[@]}")
   [[ -n $1 ]] || return 0
   if [[ $3 == file ]]; then
     remember "$1" f "$2"
@@ -183,6 +201,11 @@ add_mount() { # REAL SOURCE file|directory OPTIONS ADDITIONS
     forget_below "$1"
     remember "$1" d "$2"
   fi
+  local path=$1
+  while [[ -n $path && -z ${leads_to_mount[$path]-} ]]; do
+    leads_to_mount[$path]=$((${#mount_at[@]} - 1))
+    path=${path%/*}
+  done
 }
 
 # real: where TARGET is. A link there is followed inside the root, as podman and runc do; what is
@@ -239,16 +262,13 @@ link() { # PATH TEXT
     read_link "$real"
     [[ $text != "$2" ]] || return 0
   fi
-  for ((i = 1; i < ${#mount_at[@]}; i++)); do
-    [[ ${mount_at[i]}/ != "$real"/* ]] ||
-      die 'the link %q (to %q) and the mount of %q at %q contradict each other' \
-        "$1" "$2" "${mount_source[i]}" "${mount_at[i]}"
-  done
+  i=${leads_to_mount[$real]-}
+  [[ -z $i ]] || die 'the link %q (to %q) and the mount of %q at %q contradict each other' \
+    "$1" "$2" "${mount_source[i]}" "${mount_at[i]}"
   make_room "$1"
-  forget_below "$real"
+  [[ $kind != d ]] || forget_below "$real"
   place "$real" l
-  new_link_paths+=("$where")
-  new_link_texts+=("$2")
+  new_links[$where]=$2
   link_text[$real]=$2
 }
 
@@ -392,13 +412,13 @@ underlay() { # ADDITIONS SOURCE DESTINATION FLAGS
     fi
     queue "$entry" "$3/$name" "rbind$4"
   done
-  for name in ${deeper[@]+"${deeper[@]}"}; do directories+=("$3/$name"); done
+  for name in "${deeper[@]}"; do directories+=("$3/$name"); done
   if [[ ${#directories[@]} -gt 0 ]]; then mkdir -- "${directories[@]}" || die 'can not make the underlay'; fi
   if [[ ${#copies[@]} -gt 0 ]]; then
     # Links keep their time, nothing can keep its owner.
     cp -R -P --preserve=mode,timestamps -t "$3" -- "${copies[@]}" || die 'can not make the underlay'
   fi
-  for name in ${deeper[@]+"${deeper[@]}"}; do merge "$1/$name" "${2%/}/$name" "$3/$name" "$4"; done
+  for name in "${deeper[@]}"; do merge "$1/$name" "${2%/}/$name" "$3/$name" "$4"; done
   chmod --reference="$2" -- "$3"
 }
 
@@ -437,14 +457,14 @@ search_order() {
   configured=()
   read_conf /etc/ld.so.conf
   system_folders
-  for folder in ${configured[@]+"${configured[@]}"} "${system[@]}"; do known[$folder]=yes; done
-  first=(${compat[@]+"${compat[@]}"})
-  for folder in ${folders[@]+"${folders[@]}"}; do
+  for folder in "${configured[@]}" "${system[@]}"; do known[$folder]=yes; done
+  first=("${compat[@]}")
+  for folder in "${folders[@]}"; do
     [[ -z ${known[$folder]-} ]] || continue
     known[$folder]=yes
     first+=("$folder")
   done
-  searched=(${first[@]+"${first[@]}"} ${configured[@]+"${configured[@]}"} "${system[@]}")
+  searched=("${first[@]}" "${configured[@]}" "${system[@]}")
 }
 
 # configured: folders named by the image's ld.so.conf and what it includes (ldconfig(8)).
@@ -453,9 +473,10 @@ read_conf() { # PATH
   [[ -z ${conf_read[$1]-} ]] || return 0
   conf_read[$1]=yes
   resolve "$1"
-  [[ $kind == f && -r $here ]] || return 0
+  # A regular file: an image could have a FIFO there.
+  [[ $kind == f && -f $here && -r $here ]] || return 0
   mapfile -t lines <"$here"
-  for line in ${lines[@]+"${lines[@]}"}; do
+  for line in "${lines[@]}"; do
     line=${line%%#*}
     line=${line#"${line%%[![:space:]]*}"}
     line=${line%"${line##*[![:space:]]}"}
@@ -480,9 +501,10 @@ read_conf() { # PATH
 # system: where the loader looks by itself. Debian's ldconfig and everybody else's differ, and the
 # host's runs for any image: so the image's are listed.
 system_folders() {
-  local multiarch
-  case $HOSTTYPE in
-    x86_64 | aarch64) multiarch=$HOSTTYPE-linux-gnu ;;
+  local machine multiarch
+  machine=${BASH_VERSINFO[5]%%-*}
+  case $machine in
+    x86_64 | aarch64) multiarch=$machine-linux-gnu ;;
     powerpc64le | ppc64le) multiarch=powerpc64le-linux-gnu ;;
     *) multiarch='' ;;
   esac
@@ -529,13 +551,12 @@ stage_sonames() { # FOLDER ASIDE
     [[ -L $entry ]] || continue
     name=${entry##*/}
     resolve "$1/$name" keep
+    # What is there stays, but a link of the image's own gets the newer library, as with ldconfig.
+    [[ -z $kind || ($kind == l && ${seen_here[$real]} != "$work"/*) ]] || continue
     IFS= read -r -d '' newest < <(readlink -z -- "$entry")
-    if [[ $kind == l && ${seen_here[$real]} != "$work"/* ]]; then
-      # The image's own link: the newer library gets it, as with ldconfig.
+    if [[ $kind == l ]]; then
       read_link "$real"
       newer "$newest" "${text##*/}" || continue
-    elif [[ -n $kind ]]; then
-      continue
     fi
     link "$1/$name" "$newest"
   done
@@ -608,8 +629,8 @@ musl_path() {
     name=/etc/ld-musl-${name%.so.1}.path
     resolve "$name"
     old=/lib:/usr/local/lib:/usr/lib
-    [[ $kind != f ]] || old=$(<"$here")
-    for folder in ${compat[@]+"${compat[@]}"} ${folders[@]+"${folders[@]}"}; do
+    [[ $kind != f || ! -f $here ]] || old=$(<"$here")
+    for folder in "${compat[@]}" "${folders[@]}"; do
       printf '%s\n' "$folder"
     done >"$work/files/musl"
     printf '%s\n' "$old" >>"$work/files/musl"
@@ -667,7 +688,7 @@ version_greater() { # VERSION OTHER
 
 # note: the JSON of the ELF section .note.cuda.fwd_compatibility (elf(5), 64-bit little-endian).
 compat_note() { # LIBRARY
-  local library=$1 table=() row i size strings
+  local library=$1 table=() row i strings
   numbers "$library" 1 0 6
   [[ "${row[*]-}" == '127 69 76 70 2 1' ]] || return 1
   numbers "$library" 8 40 8
@@ -722,10 +743,11 @@ make_work() {
   local place
   for place in /proc/fs /sys/kernel /sys/firmware; do
     [[ -d $place ]] || continue
-    mount -n -t tmpfs -o mode=700,unbindable cdi-hpc "$place" && mkdir -- "$place/work" &&
-      mount -n -t tmpfs -o mode=755,private cdi-hpc "$place/work" || die 'a tmpfs can not be mounted'
-    work=$place/work root=$work/root
-    mkdir -- "$work/root" "$work/host" "$work/files" "$work/additions" "$work/additions/0" || die 'the tmpfs can not be used'
+    work=$place/work root=$place/work/root
+    mount -n -t tmpfs -o mode=700,unbindable cdi-hpc "$place" || die 'a tmpfs can not be mounted at %q' "$place"
+    mkdir -- "$work" || die 'can not make %q' "$work"
+    mount -n -t tmpfs -o mode=755,private cdi-hpc "$work" || die 'a tmpfs can not be mounted at %q' "$work"
+    mkdir -p -- "$root" "$work/host" "$work/files" "$work/additions/0" || die 'can not make %q' "$root"
     return 0
   done
   die '/proc is not mounted on this machine'
@@ -744,7 +766,7 @@ find_image() { # IMAGE
 add_library_path() {
   local item value=${LD_LIBRARY_PATH-}
   [[ -n $library_path ]] || return 0
-  for item in ${environment[@]+"${environment[@]}"}; do
+  for item in "${environment[@]}"; do
     [[ $item != LD_LIBRARY_PATH=* ]] || value=${item#*=}
   done
   environment+=("LD_LIBRARY_PATH=$library_path${value:+:$value}")
@@ -841,7 +863,10 @@ become_command() { # UID:GID COMMAND...
   local ids=$1 pipe ready_read ready_write go_read go_write
   shift
   mkfifo -- "$work/ready" "$work/go" || die 'can not make a FIFO'
+  # Opened for both first, so that neither of the other two waits for somebody at the far end.
+  # shellcheck disable=SC2094
   exec {pipe}<>"$work/ready" {ready_read}<"$work/ready" {ready_write}>"$work/ready" {pipe}>&-
+  # shellcheck disable=SC2094
   exec {pipe}<>"$work/go" {go_read}<"$work/go" {go_write}>"$work/go" {pipe}>&-
   # Twice in the background: the command must not find a child that it never had.
   (
@@ -858,20 +883,19 @@ become_command() { # UID:GID COMMAND...
   fi
   cdi_hpc_next+=(
     "$BASH" -p -c "$cdi_hpc_last_words" cdi-hpc "$ready_write" "$go_read" "$working_directory"
-    ${OLDPWD+"OLDPWD=$OLDPWD"} ${environment[@]+"${environment[@]}"} -- "$@"
+    ${OLDPWD+"OLDPWD=$OLDPWD"} "${environment[@]}" -- "$@"
   )
 }
 
 switch_root() {
   read -r _ <&"$ready_read" || exit
   if [[ ${ids%:*} -ne 0 ]]; then
-    printf '%s 0 1\n' "${ids%:*}" >"/proc/$$/uid_map" && printf '%s 0 1\n' "${ids#*:}" >"/proc/$$/gid_map" ||
-      die 'the kernel refused to map the user'
+    printf '%s 0 1\n' "${ids%:*}" >"/proc/$$/uid_map" || die 'the kernel refuses to map the user'
+    printf '%s 0 1\n' "${ids#*:}" >"/proc/$$/gid_map" || die 'the kernel refuses to map the group'
   fi
   # After pivot_root this shell finds no program of the host. The one that takes the old root away
   # is started before, chrooted in a bind of the host, and goes to the new root by setns(2) (-N).
   coproc detacher {
-    # shellcheck disable=SC2016 # for the shell that is started
     exec chroot "$work/host" "$BASH" -p -c 'echo; read -r _ && exec umount -n -l -N /proc/self/ns/mnt "$1"' bash "$sys_at"
   }
   # shellcheck disable=SC2154 # coproc sets them
@@ -885,6 +909,7 @@ switch_root() {
 main() { # ARGUMENT OF THE SCRIPT...
   local LC_ALL=C PATH=${PATH-}:/usr/sbin:/sbin inside='' mask
   local usage='usage: bash SCRIPT [--stage=auto|overlay|underlay] IMAGE COMMAND [ARGUMENT...]'
+  set +eu
   mask=$(umask)
   umask 022
   shopt -s nullglob dotglob
@@ -901,6 +926,7 @@ main() { # ARGUMENT OF THE SCRIPT...
     shift
   done
   [[ $# -ge 2 ]] || die '%s' "$usage"
+  refuse_what_is_refused
   local tool
   for tool in unshare mount umount pivot_root setpriv; do need "$tool" util-linux; done
   for tool in mkdir mkfifo ln cp chmod stat readlink chroot; do need "$tool" coreutils; done
@@ -921,7 +947,9 @@ build_and_become() { # UID:GID IMAGE COMMAND...
 # The function of --only mounts: the plan on a root that somebody else has made. It is written to.
 main_mounts() { # ROOT
   local LC_ALL=C PATH=${PATH-}:/usr/sbin:/sbin stage=auto tool
+  set +eu
   [[ $# -eq 1 ]] || die 'usage: cdi_mounts ROOT'
+  refuse_what_is_refused
   umask 022
   shopt -s nullglob dotglob
   for tool in mount umount; do need "$tool" util-linux; done
@@ -950,11 +978,14 @@ with_state() { # FUNCTION ARGUMENT...
   # Mounts, in the order they are made: where in the container (canonical), what, as what, how; and
   # for a directory where new entries go ('' if it can't have any).
   local mount_at=() mount_source=() mount_kind=() mount_options=() mount_additions=()
+  # The numbers of those that are directories; paths that a mount is at or below, with its number.
+  local latest_first=()
+  local -A leads_to_mount=() directories_resolved=() placed_in=()
   # What is known of canonical container paths, and the texts of links.
   local -A seen=() seen_here=() link_text=()
   # What the stage gets; directories in it that take the mode of the one they stand over.
-  local new_directories=() new_files=() new_link_paths=() new_link_texts=()
-  local -A copy_mode=()
+  local new_directories=() new_files=()
+  local -A new_links=() copy_mode=()
   # What functions return.
   local owner=0 kind='' here='' real='' text='' where='' field='' flags='' reason='' note='' row=()
   # The host, and our own places.
@@ -971,7 +1002,6 @@ with_state() { # FUNCTION ARGUMENT...
 # What the waiting bash does. It has no variables: they could be the command's. cd sets OLDPWD;
 # unset takes the special meaning from names such as RANDOM.
 # Arguments: READY-FD GO-FD DIRECTORY NAME=VALUE... -- COMMAND...
-# shellcheck disable=SC2016 # expanded there, not here
 readonly cdi_hpc_last_words='
 echo >&"$1"
 read -r -u "$2" _ || exit 125

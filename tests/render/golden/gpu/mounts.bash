@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The mounts, links and files of these devices as a function for bash, made by cdi-hpc: source this
+# file and call cdi_mounts ROOT. It expects to run as root of a mount namespace of its own (unshare
+# --user --map-root-user --mount will do) with the container's root made at ROOT, its /proc and /dev
+# mounted, and writable where mount points and links are missing. They stay there. It returns 125 and
+# says why if something fails. The environment is not set: see --only env.
+# device: nvidia.com/gpu=0
+# shellcheck disable=SC2016
+
+# ... preamble.bash ...
+
+# ==============================================================================================
+# The plan.
+# ==============================================================================================
+
+wants_private_dev() { false; }
+
+# What stops it: demands of the specs that can't be met.
+cdi_hpc_refusals=(
+)
+
+plan() {
+  :
+  # from /etc/cdi/vendor.yaml: containerEdits.env[0]
+  environment+=(NVIDIA_VISIBLE_DEVICES=void)
+  # from /etc/cdi/vendor.yaml: devices[0].containerEdits.deviceNodes[0]
+  bind device /dev/nvidia0 /dev/nvidia0 rbind,rprivate
+  # from /etc/cdi/vendor.yaml: containerEdits.mounts[0]
+  bind file /usr/lib/x86_64-linux-gnu/libcuda.so.570.133.20 /usr/lib/x86_64-linux-gnu/libcuda.so.570.133.20 rbind,ro,nosuid,nodev,relatime,rprivate
+  # from /etc/cdi/vendor.yaml: containerEdits.mounts[1]
+  bind directory /usr/share/vendor /usr/share/vendor bind,ro,nosuid,nodev,rprivate
+  # from /etc/cdi/vendor.yaml: containerEdits.hooks[0]
+  link /usr/lib/x86_64-linux-gnu/libcuda.so libcuda.so.1
+  # from /etc/cdi/vendor.yaml: containerEdits.hooks[1]
+  cuda_compat /usr/local/cuda/compat 570.133.20 ''
+  # from /etc/cdi/vendor.yaml: containerEdits.hooks[2]
+  ldcache /usr/lib/x86_64-linux-gnu /usr/lib/x86_64-linux-gnu/vdpau
+  # from /etc/cdi/vendor.yaml: containerEdits.hooks[3]
+  file /proc/driver/nvidia/params 444 $'ModifyDeviceFiles: 0\n'
+  # from /etc/cdi/vendor.yaml: containerEdits.hooks[4]
+  # nothing to do for hook chmod: the bind keeps the host's mode
+}
+
+cdi_mounts() ( # ROOT; a subshell, so that nothing else of the caller changes
+  main_mounts "$@"
+)

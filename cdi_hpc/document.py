@@ -108,13 +108,12 @@ def parse(data: bytes, path: str, *, strict: bool = False) -> Document:
             json_error = error
         except (ValueError, RecursionError):
             pass  # a duplicate key, a number too long, NaN: the YAML parser says so with its position
-    builder = _Builder()
+    builder = _Builder(yaml_1_1=strict)
     try:
         value = builder.build(_events(data))
     except _UnreadableError as error:
         raise _refusal(path, error, json_error) from None
-    notes = list(builder.notes)
-    return Document(path, data, value, tuple(notes))
+    return Document(path, data, value, tuple(builder.notes))
 
 
 def _require_utf8(data: bytes, path: str) -> None:
@@ -197,10 +196,11 @@ class _Frame:
 class _Builder:
     """Fills a value from YAML events without recursion, counting what aliases expand to."""
 
-    def __init__(self, *, track: bool = False) -> None:
+    def __init__(self, *, track: bool = False, yaml_1_1: bool = False) -> None:
         self.positions: dict[FieldPath, Position] = {}
         self.notes: list[str] = []
         self._track = track
+        self._yaml_1_1 = yaml_1_1
         self._frames: list[_Frame] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._open_anchors: set[str] = set()
@@ -210,6 +210,7 @@ class _Builder:
     def build(self, events: Iterable[Any]) -> Any:
         """The first document's value; None for an empty stream."""
         handlers = {
+            "DocumentStartEvent": self._version,
             "ScalarEvent": self._scalar,
             "AliasEvent": self._alias,
             "SequenceStartEvent": self._open,
@@ -217,19 +218,28 @@ class _Builder:
             "SequenceEndEvent": self._close,
             "MappingEndEvent": self._close,
         }
-        ended = False
-        for event in events:
+        stream = iter(events)
+        for event in stream:
             name = type(event).__name__
             if name == "DocumentEndEvent":
-                ended = True
-            elif ended:
-                # Like the reference, what follows the first document isn't even looked at.
-                if name == "DocumentStartEvent":
-                    self.notes.append("only the first document of the file is read")
                 break
-            elif name in handlers:
+            if name in handlers:
                 handlers[name](event)
+        self._note_rest(stream)
         return self._root
+
+    def _note_rest(self, stream: Iterator[Any]) -> None:
+        """Like the reference, only say that something follows the first document: it need not even be YAML."""
+        try:
+            if type(next(stream, None)).__name__ == "DocumentStartEvent":
+                self.notes.append("only the first document of the file is read")
+        except _UnreadableError as error:
+            line = f" from line {error.position.line}" if error.position else ""
+            self.notes.append(f"the rest of the file{line} is ignored: {error.what}")
+
+    def _version(self, event: Any) -> None:
+        if self._yaml_1_1 and event.version not in (None, (1, 1)):
+            raise _UnreadableError("the reference library reads YAML 1.1 only", event.start_mark)
 
     def _scalar(self, event: Any) -> None:
         value = _scalar_value(event)

@@ -243,6 +243,8 @@ MANGLERS = [
     lambda text: "# a comment\n---\n" + text,
     lambda text: text.rstrip() + "\n...\n",
     lambda text: text.rstrip() + "\n---\nkind: other/doc\n",
+    lambda text: text.rstrip() + "\n...\n]: [",
+    lambda text: "%YAML 1.2\n---\n" + text,
     lambda text: text.replace("kind", "cdiVersion", 1),
     lambda text: text.replace(",", ",,", 1),
     lambda text: text.replace("}", ",}", 1),

@@ -87,7 +87,7 @@ class ContainerTree:
         """Begin with an image: the absolute path of a directory on the host, without links."""
         self.regions: list[Region] = [Region("/", image)]
         self._newest_at: dict[str, int] = {"/": 0}
-        self._staged: dict[str, tuple[int, Staged]] = {}
+        self._staged: list[dict[str, Staged]] = [{}]
         self._lower: dict[str, Entry | None] = {}
 
     # Asking ------------------------------------------------------------------------------------------------
@@ -98,8 +98,8 @@ class ContainerTree:
         if number is not None:
             return self._region_root(self.regions[number])
         number = self.region_of(real_path)
-        staged_in, staged = self._staged.get(real_path, (None, None))
-        if staged is not None and staged_in == number:
+        staged = self._staged[number].get(real_path)
+        if staged is not None:
             return Entry(_STAGED_KINDS[type(staged)], staged=staged, host_path=self._merged_with(number, real_path))
         return self._below(self.regions[number], real_path)
 
@@ -157,7 +157,8 @@ class ContainerTree:
     def added_names(self, directory: str) -> set[str]:
         """Names in a directory that the region underneath does not have, or that something else covers."""
         prefix = directory.rstrip("/") + "/"
-        paths = [path for path in (*self._staged, *self._newest_at) if path.startswith(prefix) and path != directory]
+        staged = self._staged[self.region_of(prefix + "entry")]
+        paths = [path for path in (*staged, *self._newest_at) if path.startswith(prefix) and path != directory]
         return {path[len(prefix) :] for path in paths if "/" not in path[len(prefix) :] and self.entry(path)}
 
     def open(self, real_path: str) -> BinaryIO:
@@ -195,7 +196,7 @@ class ContainerTree:
 
     def staged_in(self, number: int) -> dict[str, Staged]:
         """What is staged in a region, by real path, parents before children."""
-        return {path: staged for path, (region, staged) in sorted(self._staged.items()) if region == number}
+        return dict(sorted(self._staged[number].items()))
 
     # Building ----------------------------------------------------------------------------------------------
 
@@ -223,6 +224,7 @@ class ContainerTree:
     def mount(self, real_path: str, source: str | None) -> int:
         """Begin a region at an existing real path; returns its number. What was staged below is covered."""
         self.regions.append(Region(real_path, source))
+        self._staged.append({})
         number = len(self.regions) - 1
         self._newest_at = {path: old for path, old in self._newest_at.items() if not _is_below(path, real_path)}
         self._newest_at[real_path] = number
@@ -234,7 +236,7 @@ class ContainerTree:
         region = self.regions[number]
         if region.source is not None and is_kernels(host_path(region, real_path)):
             raise _problem(real_path, "not there, and only the kernel makes files below it")
-        self._staged[real_path] = (number, staged)
+        self._staged[number][real_path] = staged
 
     # Underneath --------------------------------------------------------------------------------------------
 
@@ -254,7 +256,7 @@ class ContainerTree:
     def _merged_with(self, number: int, real_path: str) -> str | None:
         """Host path of the directory that a staged directory is merged with, if there is one."""
         below = self._below(self.regions[number], real_path)
-        staged = self._staged[real_path][1]
+        staged = self._staged[number][real_path]
         if below is None or below.kind != "directory" or not isinstance(staged, StagedDirectory):
             return None
         return below.host_path
@@ -267,6 +269,8 @@ class ContainerTree:
             return None
         except PermissionError:
             raise _problem(path, "permission denied: a directory on the way can't be searched") from None
+        except OSError as error:
+            raise _problem(path, os.strerror(error.errno or errno.EIO)) from None
         if stat.S_ISDIR(mode):
             return Entry("directory", path)
         if stat.S_ISREG(mode):

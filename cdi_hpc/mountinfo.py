@@ -16,7 +16,7 @@ def mount_points(path: str = "/proc/self/mountinfo") -> tuple[str, ...]:
 
 def parse(text: bytes) -> tuple[str, ...]:
     """Mount points in the text of a mountinfo file; space, tab, newline and backslash are octal escapes there."""
-    fields = (line.split(b" ") for line in text.splitlines())
+    fields = (line.split(b" ") for line in text.split(b"\n"))
     points = {_unescape(parts[_MOUNT_POINT]) for parts in fields if len(parts) > _MOUNT_POINT}
     return tuple(sorted(point.decode("utf-8", "surrogateescape") for point in points))
 

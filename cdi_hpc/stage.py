@@ -107,6 +107,7 @@ def _place(action: Action, assembly: Assembly) -> None:
         _bind(action, assembly)
     elif isinstance(action, MountFilesystem):
         target = assembly.tree.make_directory(action.target)
+        _refuse_root(action.target, target)
         assembly.mounts.append(PlacedMount(assembly.tree.mount(target, None), action))
     elif isinstance(action, Symlink):
         _link(action, assembly.tree)
@@ -121,8 +122,7 @@ def _place(action: Action, assembly: Assembly) -> None:
 def _bind(action: Bind, assembly: Assembly) -> None:
     tree = assembly.tree
     target = tree.resolve(action.target)
-    if target == "/":
-        raise CdiError(Problem(action.target, "leads to the container's root, which a mount can't replace"))
+    _refuse_root(action.target, target)
     entry = tree.entry(target)
     wants_directory = action.kind == "directory"
     if entry is None and wants_directory:
@@ -136,6 +136,11 @@ def _bind(action: Bind, assembly: Assembly) -> None:
             Problem(action.target, f"{action.source} is a {action.kind}, but {target!r} is {found} in the image")
         )
     assembly.mounts.append(PlacedMount(tree.mount(target, action.source), action))
+
+
+def _refuse_root(path: str, real_path: str) -> None:
+    if real_path == "/":
+        raise CdiError(Problem(path, "leads to the container's root, which a mount can't replace"))
 
 
 def _link(action: Symlink, tree: ContainerTree) -> None:

@@ -31,7 +31,7 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(_COMMANDS)
+        return [*_COMMANDS]  # not list(): once loaded, the module of that name is this package's "list"
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
@@ -54,7 +54,7 @@ def cdi_hpc() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of ``cdi-hpc``."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
     running = next((word for word in arguments if not word.startswith("-")), "") == "run"
     try:
         status = cdi_hpc.main(arguments, prog_name="cdi-hpc", standalone_mode=False)

@@ -33,13 +33,13 @@ def command(
     verbose: int,
     quiet: int,
 ) -> None:
-    """Print a bash script that does what 'run' does.
+    """Print a bash script for a launch without cdi-hpc.
 
     \b
         cdi-hpc script nvidia.com/gpu=all > gpu.sh
         bash gpu.sh IMAGE COMMAND...
 
-    The script needs bash 4.2, util-linux and coreutils, and nothing of cdi-hpc.
+    It needs bash 4.2, util-linux and coreutils. The image is a directory.
     """  # noqa: D301 - click wants the control character
     from cdi_hpc.render import bash
 

@@ -61,7 +61,10 @@ class BindStaged:
 
 @dataclass(frozen=True)
 class MountOverlay:
-    """An overlay of workspace directories, uppermost first; ``writable`` is a directory with ``upper`` and ``work`` in it, or ""."""
+    """An overlay of workspace directories, uppermost first.
+
+    ``writable`` is "" or a directory that holds ``upper`` and ``work``.
+    """
 
     path: str
     layers: tuple[str, ...]

@@ -8,11 +8,11 @@ null stands for an absent field, as it does there.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
+from cdi_hpc import names
 from cdi_hpc.document import Document, FieldPath, scalar_text
 from cdi_hpc.model import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec
 
@@ -121,7 +121,7 @@ def _known_field(shape: _Shape, key: str, at: FieldPath, findings: Findings) -> 
         if _fold(name) == folded:
             findings.warn(at, f"the field {key!r} is read as {name!r}", f"write {name!r}")
             return name
-    near = difflib.get_close_matches(key, shape.fields, n=1)
+    near = names.near_misses(key, shape.fields)
     fix = f"did you mean {near[0]!r}?" if near else ""
     findings.tolerate(at, f"unknown field {shorten(key)} in {shape.called}", fix)
     return None

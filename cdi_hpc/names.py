@@ -6,7 +6,9 @@ every function here shares: a *complaint* is a phrase that says what is wrong wi
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _VENDOR_OR_CLASS = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?")
@@ -18,6 +20,8 @@ _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _DNS_SUBDOMAIN = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 _ANNOTATION_NAME_MAX = 63
 _DNS_SUBDOMAIN_MAX = 253
+
+_COMPARED_MAX = 256  # characters; comparing takes time by the square
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ def annotation_key_complaint(key: str) -> str:
     if not _ANNOTATION_NAME.fullmatch(name):
         return f"{key!r}: {_rule(name, first='a letter or digit', inner='_-.')}"
     return ""
+
+
+def near_misses(text: str, known: Iterable[str], *, at_most: int = 1) -> list[str]:
+    """The known names that look most like a wrong one, best first."""
+    return difflib.get_close_matches(text, known, n=at_most) if len(text) <= _COMPARED_MAX else []
 
 
 def _rule(name: str, *, first: str, inner: str) -> str:

@@ -9,7 +9,6 @@ A request is a list of arguments. Each is a comma-separated list of
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -141,13 +140,16 @@ class _Resolver:
             return Problem(where, what, _CONFLICT_FIX)
         broken = self._broken(wanted)
         if broken:
-            return Problem(where, f"only {_both(broken)} has it, and has errors", "repair the file")
+            what = f"defined only in {_both(broken)}, which can't be used"
+            return Problem(where, what, "'cdi-hpc validate' says what is wrong there")
         if not self.registry.specs:
             return Problem(where, f"there are no usable CDI specs in {self._places()}", _NO_SPECS_FIX)
         if "=" in wanted and kind in self.registry.kinds():
             what = f"no such device of the kind {kind!r} in {self._places()}"
-        else:
+        elif "=" in wanted:
             what = f"no spec for the kind {kind!r} in {self._places()}"
+        else:
+            what = f"no spec of this kind in {self._places()}"
         return Problem(where, what, self._near(wanted))
 
     def _broken(self, wanted: str) -> tuple[str, ...]:
@@ -166,7 +168,7 @@ class _Resolver:
     def _near(self, wanted: str) -> str:
         """The most similar things that do exist, as a question, or what exists."""
         candidates = list(dict.fromkeys(self._requestable()))
-        near = difflib.get_close_matches(wanted, candidates, n=3, cutoff=0.6)
+        near = names.near_misses(wanted, candidates, at_most=3)
         # Somebody who writes only the name of a device means the device.
         near = near or [name for name in self.registry.devices if name.partition("=")[2] == wanted][:3]
         if near:

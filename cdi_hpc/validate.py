@@ -8,7 +8,6 @@ checked for its own sake.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -105,15 +104,20 @@ def _claimed(spec: Spec | None) -> tuple[str, ...]:
 
 def _add_rules(document: Document, spec: Spec, findings: Findings) -> None:
     """Add what breaks a rule, except where a field that could not be read is the reason."""
-    unread = [finding.at for finding in findings.found if not finding.warning]
-    for finding in _spec_rules(spec, document.value, strict=findings.strict):
-        if not any(_related(finding.at, at) for at in unread):
-            findings.found.append(finding)
+    unread = _Places(finding.at for finding in findings.found if not finding.warning)
+    rules = _spec_rules(spec, document.value, strict=findings.strict)
+    findings.found += [finding for finding in rules if finding.at not in unread]
 
 
-def _related(one: FieldPath, other: FieldPath) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+class _Places:
+    """Fields, with all that is in them and all that they are in."""
+
+    def __init__(self, places: Iterable[FieldPath]) -> None:
+        self._exact = set(places)
+        self._above = {at[:length] for at in self._exact for length in range(len(at))}
+
+    def __contains__(self, at: FieldPath) -> bool:
+        return at in self._above or any(at[:length] in self._exact for length in range(len(at) + 1))
 
 
 def _spec_rules(spec: Spec, fields: Mapping[str, Any], *, strict: bool) -> Iterator[Finding]:
@@ -244,7 +248,7 @@ def _device_node_rules(node: DeviceNode, at: FieldPath) -> Iterator[Finding]:
 
 def _hook_rules(hook: Hook, at: FieldPath) -> Iterator[Finding]:
     if hook.hook_name not in HOOK_NAMES:
-        near = difflib.get_close_matches(hook.hook_name, HOOK_NAMES, n=1)
+        near = names.near_misses(hook.hook_name, HOOK_NAMES)
         fix = f"did you mean {near[0]!r}?" if near else f"the names are {', '.join(HOOK_NAMES)}"
         yield Finding((*at, "hookName"), f"unknown hook name {shorten(hook.hook_name)}", fix)
     if not hook.path:
@@ -273,20 +277,20 @@ def _net_device_rules(devices: tuple[NetDevice, ...], at: FieldPath) -> Iterator
         ("hostInterfaceName", [device.host_interface_name for device in devices]),
         ("name", [device.name for device in devices]),
     ):
+        first: dict[str, int] = {}
         for index, value in enumerate(values):
             if not value:
                 yield Finding((*at, index, field), "the name of the interface is missing or empty")
-            elif value in values[:index]:
-                what = f"{shorten(value)} is there twice, also as netDevices[{values.index(value)}].{field}"
+            elif value in first:
+                what = f"{shorten(value)} is there twice, also as netDevices[{first[value]}].{field}"
                 yield Finding((*at, index, field), what)
+            first.setdefault(value, index)
 
 
 def _add_schema(value: Mapping[str, Any], findings: Findings) -> None:
-    known = [finding.at for finding in findings.found]
-    for finding in _schema_findings(value):
-        if not any(_related(finding.at, at) for at in known if at):
-            findings.found.append(finding)
-            known.append(finding.at)
+    known = _Places(finding.at for finding in findings.found if finding.at)
+    told = {finding.at: finding for finding in _schema_findings(value) if finding.at not in known}
+    findings.found += told.values()
 
 
 def _schema_findings(value: Mapping[str, Any]) -> Iterator[Finding]:
@@ -325,9 +329,9 @@ _SCHEMA_WORDS = {
 @lru_cache(maxsize=1)
 def _schema_validator() -> Any:
     # Imported here because it costs 100 ms, and no launch asks for it.
-    import json  # noqa: PLC0415
+    import json
 
-    import jsonschema  # noqa: PLC0415
+    import jsonschema
 
     schema = json.loads(resources.files("cdi_hpc").joinpath("schema.json").read_text("utf-8"))
     return jsonschema.Draft7Validator(schema)

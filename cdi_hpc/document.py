@@ -103,7 +103,7 @@ def parse(data: bytes, path: str, *, strict: bool = False) -> Document:
         try:
             value = _parse_json(data)
             if not strict:
-                return Document(path, data, value)
+                return Document(path, data, value, (_SURROGATES,) if _SURROGATE.search(data) else ())
         except json.JSONDecodeError as error:
             json_error = error
         except (ValueError, RecursionError):
@@ -114,6 +114,10 @@ def parse(data: bytes, path: str, *, strict: bool = False) -> Document:
     except _UnreadableError as error:
         raise _refusal(path, error, json_error) from None
     return Document(path, data, value, tuple(builder.notes))
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89abAB]")
+_SURROGATES = "characters written as surrogate pairs (\\ud83d\\ude00); the CDI reference library refuses them"
 
 
 def _require_utf8(data: bytes, path: str) -> None:
@@ -238,8 +242,12 @@ class _Builder:
             self.notes.append(f"the rest of the file{line} is ignored: {error.what}")
 
     def _version(self, event: Any) -> None:
-        if self._yaml_1_1 and event.version not in (None, (1, 1)):
-            raise _UnreadableError("the reference library reads YAML 1.1 only", event.start_mark)
+        if event.version in (None, (1, 1)):
+            return
+        what = "the CDI reference library reads YAML 1.1 only"
+        if self._yaml_1_1:
+            raise _UnreadableError(what, event.start_mark)
+        self.notes.append(f"read as YAML 1.1; {what}, and refuses the file")
 
     def _scalar(self, event: Any) -> None:
         value = _scalar_value(event)

@@ -184,8 +184,10 @@ def test_a_file_of_gigabytes_is_not_parsed(monkeypatch):
 def test_what_only_a_json_parser_reads_is_refused_when_strict():
     smile = '{"a": "\\ud83d\\ude00"}'
     assert value(smile) == {"a": "\U0001f600"}
+    assert "surrogate pairs" in parse(smile.encode(), "spec.json").notes[0]
     assert "not valid YAML" in refusal(smile, strict=True)
     assert value("%YAML 1.2\n---\na: 1") == {"a": 1}
+    assert "read as YAML 1.1" in parse(b"%YAML 1.2\n---\na: 1", "spec.yaml").notes[0]
     assert "YAML 1.1 only" in refusal("%YAML 1.2\n---\na: 1", strict=True)
 
 

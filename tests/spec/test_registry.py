@@ -164,7 +164,7 @@ def test_a_file_that_does_not_exist_is_an_error_of_its_own(tmp_path):
 
 def test_what_may_not_be_read_is_an_error_that_says_what_to_ask_for():
     with tempfile.TemporaryDirectory() as root:
-        os.chmod(root, 0o711)
+        os.chmod(root, 0o711)  # noqa: S103 - the ordinary user has to get to what it may not read
         closed, locked = Path(root, "closed"), Path(root, "locked")
         closed.mkdir()
         (closed / "a.json").write_text(spec("0"))

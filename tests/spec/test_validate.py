@@ -340,8 +340,8 @@ def test_the_schema_has_nothing_to_say_about_a_spec_without_mistakes(made):
 
 PECULIAR = {
     "amd: uid, gid and mode on nodes": """{"cdiVersion": "0.6.0", "kind": "amd.com/gpu", "containerEdits": {},
-        "devices": [{"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/kfd", "type": "c", "major": 510, "minor": 0,
-         "fileMode": 432, "permissions": "rwm", "uid": 0, "gid": 44}]}}]}""",
+        "devices": [{"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/kfd", "type": "c", "major": 510,
+         "minor": 0,          "fileMode": 432, "permissions": "rwm", "uid": 0, "gid": 44}]}}]}""",
     "intel: mounts of type none, a PCI address as name": """
 cdiVersion: 0.5.0
 kind: intel.com/gpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from examples import SHELLS, Block, blocks, matches, play
+from page_examples import SHELLS, Block, blocks, matches, play
 
 PROJECT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/hpc.md")

@@ -1,4 +1,4 @@
-"""Fenced blocks of Markdown as programs: what a reader would type, and what the page says he would see.
+"""Fenced blocks of Markdown as programs: what a reader types, and what the page says comes back.
 
 The info string of a block says what is done with it:
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 from cdi_hpc import names, version
@@ -328,8 +327,9 @@ _SCHEMA_WORDS = {
 
 @lru_cache(maxsize=1)
 def _schema_validator() -> Any:
-    # Imported here because it costs 100 ms, and no launch asks for it.
+    # Imported here because they cost 100 ms, and no launch asks for them.
     import json
+    from importlib import resources
 
     import jsonschema
 

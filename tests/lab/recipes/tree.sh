@@ -49,3 +49,40 @@ bootstrap() {
     debootstrap --variant=minbase "$1" "$OUT" "$MIRROR"
     rm -rf "$OUT"/var/cache/apt/archives/*.deb "$OUT"/debootstrap
 }
+
+# replace FILE: new content from stdin. The old file may be shared with other trees and must not be written to.
+replace() { cat >"$OUT/$1.new" && mv "$OUT/$1.new" "$OUT/$1"; }
+
+# furnish_host PYTHON: make OUT a machine for tests: the fake driver, the paths that the specs of tests/views name, the
+# tests' user. PYTHON (in OUT) has PyYAML.
+furnish_host() {
+    local file path
+    cp --archive --remove-destination "$LAB/driver/." "$OUT"
+    mkdir -p "$OUT/src" "$OUT/lab" "$OUT/run/user" "$OUT/home/cdilab" "$OUT/etc/cdi"
+    cp "$SOURCE/tests/views/nvidia-dgxa100-570/nvidia.yaml" "$OUT/etc/cdi/nvidia.yaml"
+
+    { cat "$OUT/etc/passwd"; echo "cdilab:x:$OWNER_UID:$OWNER_GID:test user:/home/cdilab:/bin/bash"; } | replace etc/passwd
+    { cat "$OUT/etc/group"; echo "cdilab:x:$OWNER_GID:"; } | replace etc/group
+    echo cdi-lab | replace etc/hostname
+    echo 'nameserver 127.0.0.1' | replace etc/resolv.conf
+    echo '127.0.0.1 localhost cdi-lab' | replace etc/hosts
+
+    # What the links of the hostile image point at, if they are followed. The tests' user may write here, so nothing but
+    # the program under test keeps it as it is.
+    mkdir -p "$OUT"/srv/canary/{dev,lib,conf.d,vulkan,OpenCL}
+    for file in dev/null-of-canary lib/libcuda.so.1 conf.d/canary.conf vulkan/icd OpenCL/vendor ld.so.cache nvidia-smi passwd; do
+        echo "canary $file" >"$OUT/srv/canary/$file"
+    done
+    chown -R "$OWNER_UID:$OWNER_GID" "$OUT/srv/canary"
+
+    mkdir "$OUT/etc/cdi-hpc-lab"
+    [ ! -d "$OUT/opt/venv" ] || mount --bind "$LAB/venv" "$OUT/opt/venv"
+    mount --bind "$SOURCE" "$OUT/src"
+    # shellcheck disable=SC2016  # expanded inside
+    in_tree "$OUT" sh -euc '"$0" /src/tests/lab/hostpaths.py /etc/cdi-hpc-lab/devices /src/tests/views/*/*.yaml' "$1"
+    umount "$OUT/src"
+    [ ! -d "$OUT/opt/venv" ] || umount "$OUT/opt/venv"
+    in_tree "$OUT" ldconfig
+    # Places for the nodes: enter mounts a tmpfs here.
+    while read -r path _; do mkdir -p "$OUT/${path%%/dev/*}/dev"; done <"$OUT/etc/cdi-hpc-lab/devices"
+}

@@ -88,7 +88,7 @@ def plan_document(plan: Plan, launcher: Launcher) -> dict[str, Any]:
 
 
 def _action_document(action: Action, launcher: Launcher) -> dict[str, Any]:
-    fields = {name: _plain(value) for name, value in vars(action).items() if name != "origin"}
+    fields = {_camel_case(name): _plain(value) for name, value in vars(action).items() if name != "origin"}
     origin = action.origin
     return {
         "action": type(action).__name__,
@@ -103,3 +103,9 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def _camel_case(name: str) -> str:
+    """CDI's own way of writing names in JSON."""
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))

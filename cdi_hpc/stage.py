@@ -25,6 +25,8 @@ from cdi_hpc.plan import (
 )
 from cdi_hpc.tree import ContainerTree, Entry, StagedFile, StagedLink, host_path, is_kernels
 
+_UNREADABLE = "the image's owner can change that, or the image leads there by a link that it should not have"
+
 
 @dataclass(frozen=True)
 class CoverFile:
@@ -90,16 +92,14 @@ def assemble(actions: Iterable[Action], image: str) -> Assembly:
             try:
                 _place(action, assembly)
             except CdiError as error:
-                problems += (Problem(f"{_origin(action)}: {p.where}", p.what, p.fix) for p in error.problems)
+                problems += (Problem(f"{action.origin}: {p.where}", p.what, p.fix) for p in error.problems)
+            except OSError as error:
+                problems.append(Problem(f"{action.origin}: {error.filename}", f"{error.strerror}", _UNREADABLE))
     if problems:
         raise CdiError(problems)
     if caches:
         assembly.messages += update_ld_cache(caches, compat, assembly.tree)
     return assembly
-
-
-def _origin(action: Action) -> str:
-    return str(action.origin)
 
 
 def _place(action: Action, assembly: Assembly) -> None:

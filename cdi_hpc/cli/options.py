@@ -109,8 +109,9 @@ def resolve_devices(
     try:
         resolution = request.resolve(devices, registry, strict=is_strict)
     except CdiError as error:
-        # What could not be read may be where the missing device is.
-        unread = (problem for problems in registry.errors.values() for problem in problems)
+        # What could not be read may be where the missing device is; conflicts of other devices are not.
+        loaded = {spec.path for spec in registry.specs}
+        unread = (p for path, problems in registry.errors.items() if path not in loaded for p in problems)
         raise CdiError(dict.fromkeys((*unread, *error.problems))) from None
     used = {device.spec.path for device in resolution.devices}
     for warning in dict.fromkeys([*registry.warnings, *resolution.warnings]):

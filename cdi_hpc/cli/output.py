@@ -16,24 +16,30 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "") -> None:
-    """A table with one line for each row on a wide terminal; cells fold on a narrow one.
+    """A table: fitted to a terminal's width, cells folded; one line for each row anywhere else.
 
     Cells are shown as they are: no markup, and nothing unprintable.
     """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if not cells:
+        if empty:
+            sys.stdout.write(f"{empty}\n")
+    elif sys.stdout.isatty():
+        _print_fitted(columns, cells)
+    else:
+        widths = [max(map(len, column)) for column in zip(columns, *cells)]
+        for row in (columns, *cells):
+            sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
+
+
+def _print_fitted(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # A pipe has no width: a program that reads lines should get a row in a line.
-    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=not sys.stdout.isatty())
-    count = 0
-    for row in rows:
-        count += 1
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    if count:
-        console.print(table)
-    elif empty:
-        console.print(Text(empty))
+        table.add_column(column, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)

@@ -19,6 +19,8 @@ from cdi_hpc.plan import Plan, SetEnv
 from cdi_hpc.stage import Assembly, assemble
 from cdi_hpc.steps import ROOT
 
+_NO_OVERLAY_FIX = "leave out --stage=underlay, or where the kernel refuses overlays, --writable-tmpfs"
+
 StageMode = Literal["auto", "overlay", "underlay"]
 
 
@@ -132,7 +134,7 @@ def _build(
     for mode in modes:
         composition = Composition(mode, points, runner.HOST_PREFIX, writable=options.writable_tmpfs)
         if mode == "underlay" and options.writable_tmpfs:
-            raise CdiError(Problem("--writable-tmpfs", "needs an overlay, and this kernel or file system refuses it"))
+            raise CdiError(Problem("--writable-tmpfs", "needs an overlay, and there is none", _NO_OVERLAY_FIX))
         try:
             workspace.apply(compose(assembly, composition))
         except runner.OverlayRefusedError as refused:

@@ -69,6 +69,7 @@ def _write(path: str, text: str) -> None:
 #: Settings that forbid user namespaces: file, value that forbids, what to ask for.
 _USER_NAMESPACE_SETTINGS = (
     ("/proc/sys/user/max_user_namespaces", "0", "ask the administrator for sysctl user.max_user_namespaces=15000"),
+    ("/proc/sys/user/max_mnt_namespaces", "0", "ask the administrator for sysctl user.max_mnt_namespaces=15000"),
     ("/proc/sys/kernel/unprivileged_userns_clone", "0", "ask for sysctl kernel.unprivileged_userns_clone=1"),
     (
         "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
@@ -79,7 +80,7 @@ _USER_NAMESPACE_SETTINGS = (
 
 
 def _no_user_namespace(error: OSError) -> Problem:
-    what = f"a user namespace can't be made: {os.strerror(error.errno or 0)}"
+    what = f"a user and mount namespace can't be made: {os.strerror(error.errno or 0)}"
     for path, forbidding, fix in _USER_NAMESPACE_SETTINGS:
         if _setting(path) == forbidding:
             return Problem(path, f"{what}: it is {forbidding}", fix)
@@ -94,7 +95,7 @@ def _no_user_namespace(error: OSError) -> Problem:
 
 def _no_mounts(error: OSError) -> Problem:
     what = f"mounts are forbidden in the new user namespace: {os.strerror(error.errno or 0)}"
-    path, _, fix = _USER_NAMESPACE_SETTINGS[2]
+    path, _, fix = _USER_NAMESPACE_SETTINGS[-1]
     if _setting(path) == "1":
         return Problem(path, what, fix)
     return Problem("kernel", what, "a security module (AppArmor, SELinux) forbids it; ask the administrator")

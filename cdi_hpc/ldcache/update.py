@@ -76,8 +76,10 @@ def update(
         folders: directories of the container with injected libraries, in order of precedence.
         compat_folders: directories that come before everything else.
         machine: as in uname(2); by default this host's.
-        trust_image_cache: believe the image's cache about files that were in the image. It is wrong only if a file
-            was replaced by one with another SONAME, under the same name, with no ldconfig since.
+        trust_image_cache: believe the image's cache about the files that were in the image. That gives another
+            result than reading them only if the image changed a file's SONAME, but not its name, with no ldconfig
+            since; or if its ldconfig had to warn (of a file in the place of a link, or of two ABIs with one SONAME
+            in one directory) and the other file of the two is now covered.
 
     Raises:
         CdiError: a folder can't be written into a configuration, or ldconfig's rules for the machine are not known.
@@ -102,7 +104,7 @@ def update(
         links=tuple(scanner.links),
         files=tuple(files),
         musl=None if path is None else File(*path),
-        stale=tuple(scanner.stale),
+        stale=tuple(sorted(set(scanner.stale))),
         notes=tuple(dict.fromkeys(tree.notes)),
     )
 

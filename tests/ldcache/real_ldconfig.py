@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 LAB = Path(os.environ.get("CDI_HPC_LAB", Path.home() / ".cache" / "cdi-hpc-lab"))
 
@@ -19,6 +20,14 @@ def _programs() -> list[str]:
 PROGRAMS = _programs()
 
 
+def _images() -> list[str]:
+    """The host itself, and the lab's images that have a cache."""
+    return ["/", *(str(path.parents[1]) for path in sorted(LAB.glob("*/etc/ld.so.cache")))]
+
+
+IMAGES = _images()
+
+
 def version(program: str) -> tuple[int, int]:
     text = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
     match = re.search(r"(\d+)\.(\d+)$", text.splitlines()[0])
@@ -26,14 +35,19 @@ def version(program: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def run(program: str, root: Path) -> bytes:
-    """Update links and cache of a root; returns the cache. chroot(2) needs a user namespace if not root."""
+class Done(NamedTuple):
+    cache: bytes
+    warnings: str
+
+
+def run(program: str, root: Path) -> Done:
+    """Update links and cache of a root. chroot(2) needs a user namespace if not root."""
     argv = [program, "-r", str(root), "-f", "/etc/ld.so.conf", "-C", "/etc/ld.so.cache"]
     if os.geteuid():
         argv = ["unshare", "--user", "--map-root-user", *argv]
     (root / "etc").mkdir(exist_ok=True)
-    subprocess.run(argv, check=True, capture_output=True)
-    return (root / "etc/ld.so.cache").read_bytes()
+    done = subprocess.run(argv, check=True, capture_output=True)
+    return Done((root / "etc/ld.so.cache").read_bytes(), os.fsdecode(done.stderr))
 
 
 def printed(program: str, root: Path) -> list[str]:

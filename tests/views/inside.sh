@@ -1,10 +1,10 @@
+# shellcheck shell=sh
 # Says what a process in a container sees of the paths and names given as arguments; see README.md for the lines.
 # Runs under any POSIX shell with the tools of coreutils or busybox: it is the image's shell.
 #   E:NAME an environment variable, O:NAME a library to dlopen, anything else a path
 #
 # A mount at the place where an image's links lead is reported with RESOLVE_LINKS=yes only: the reference views were
 # taken without.
-# shellcheck shell=sh
 
 tell_variable() {
     eval "value=\${$1-__unset__}"

@@ -234,7 +234,7 @@ def _whole_script(plan: Plan, header: tuple[str, ...]) -> Iterator[str]:
         "usage: bash SCRIPT [--stage=auto|overlay|underlay] IMAGE COMMAND [ARGUMENT...]",
         "IMAGE is a directory; / is the host itself. It is not written to. The exit status is the command's;",
         "125 is a failure of this script, 126 and 127 mean that the command can't be run or isn't there.",
-        "Needs bash 4.2, util-linux 2.34, coreutils, and ldconfig where libraries are added.",
+        "Needs bash 4.2, util-linux 2.36, coreutils, and ldconfig where libraries are added.",
     )
     yield from _head(plan, purpose, header)
     yield _preamble()

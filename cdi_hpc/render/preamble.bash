@@ -114,7 +114,11 @@ resolve() { # PATH [keep: a link as the last component is not followed]
 read_link() { # REAL
   text=${link_text[$1]-}
   [[ -z $text ]] || return 0
-  IFS= read -r -d '' text < <(readlink -z -- "${seen_here[$1]}")
+  case ${seen_here[$1]} in
+    # It would name the process that reads it.
+    /proc/self) text=$BASHPID ;;
+    *) IFS= read -r -d '' text < <(readlink -z -- "${seen_here[$1]}") ;;
+  esac
   [[ -n $text ]] || die 'the link %q can not be read' "$1"
   link_text[$1]=$text
 }
@@ -778,8 +782,20 @@ host_directories() {
   bind_as_is /sys /sys
   sys_at=$real
   if wants_private_dev; then make_dev; else bind_as_is /dev /dev; fi
-  bind_as_is /tmp /tmp
+  resolve /tmp
+  if [[ $real == /tmp ]]; then bind_as_is /tmp /tmp; fi
   [[ ! -e /etc/resolv.conf ]] || bind file /etc/resolv.conf /etc/resolv.conf bind
+}
+
+# An image whose /tmp is a link gets the host's /tmp where the link leads, if that is in nobody's way.
+late_tmp() {
+  local path
+  resolve /tmp
+  [[ $real != /tmp && $kind != f && -z ${leads_to_mount[$real]-} ]] || return 0
+  for path in "${!seen_here[@]}"; do
+    [[ $path/ != "$real"/* || ${seen_here[$path]} != "$work"/* ]] || return 0
+  done
+  bind_as_is /tmp /tmp
 }
 
 # A /dev of the container's own. Nodes can only be bound, not made. mode=755: in a sticky directory
@@ -814,6 +830,7 @@ build_container() { # IMAGE
   plan
   prepare_loader
   add_library_path
+  late_tmp
   resolve "$directory_wanted"
   [[ $kind != d ]] || working_directory=${real:-/}
   make_stage
@@ -854,6 +871,13 @@ explain_no_namespaces() {
   die 'the kernel refuses a user namespace: a chroot, a container or a security policy forbids it'
 }
 
+# A file of ours must not become somebody's standard stream.
+open_closed_streams() {
+  { : <&0; } 2>/dev/null || exec </dev/null
+  { : >&1; } 2>/dev/null || exec >/dev/null
+  { : >&2; } || exec 2>/dev/null
+}
+
 # Step 2, the last: this process becomes the command, as the caller's uid and without capabilities.
 # It has to have the new root as its root, without chroot(2), because the kernel refuses user
 # namespaces to chrooted processes and a container in the container would not work. So it waits, in
@@ -874,13 +898,14 @@ become_command() { # UID:GID COMMAND...
     switch_root &
   )
   exec {ready_read}<&- {go_write}>&-
-  cdi_hpc_next=(setpriv --no-new-privs)
-  if [[ ${ids%:*} -eq 0 ]]; then
-    # Only an empty bounding set takes a root's capabilities away at the next exec.
-    cdi_hpc_next+=(--bounding-set=-all --inh-caps=-all)
-  else
-    cdi_hpc_next+=(unshare --user)
+  cdi_hpc_next=()
+  if [[ ${ids%:*} -ne 0 ]]; then
+    cdi_hpc_next+=(unshare --user "--map-user=${ids%:*}" "--map-group=${ids#*:}" --keep-caps)
   fi
+  cdi_hpc_next+=(setpriv --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all)
+  # bash has a PATH for itself where the caller has none.
+  [[ $path_was == 'declare -x'* ]] ||
+    environment=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${environment[@]}")
   cdi_hpc_next+=(
     "$BASH" -p -c "$cdi_hpc_last_words" cdi-hpc "$ready_write" "$go_read" "$working_directory"
     ${OLDPWD+"OLDPWD=$OLDPWD"} "${environment[@]}" -- "$@"
@@ -889,10 +914,6 @@ become_command() { # UID:GID COMMAND...
 
 switch_root() {
   read -r _ <&"$ready_read" || exit
-  if [[ ${ids%:*} -ne 0 ]]; then
-    printf '%s 0 1\n' "${ids%:*}" >"/proc/$$/uid_map" || die 'the kernel refuses to map the user'
-    printf '%s 0 1\n' "${ids#*:}" >"/proc/$$/gid_map" || die 'the kernel refuses to map the group'
-  fi
   # After pivot_root this shell finds no program of the host. The one that takes the old root away
   # is started before, chrooted in a bind of the host, and goes to the new root by setns(2) (-N).
   coproc detacher {
@@ -902,14 +923,16 @@ switch_root() {
   {
     read -r _ <&"${detacher[0]}" && cd -P -- "$root" && pivot_root . ".$sys_at" && echo >&"${detacher[1]}" &&
       wait "$detacher_PID" && echo >&"$go_write"
-  } || die 'the root could not be changed: util-linux 2.34 or newer is needed, and a root that is not the initramfs'
+  } || die 'the root could not be changed: util-linux 2.36 or newer is needed, and a root that is not the initramfs'
 }
 
-
 main() { # ARGUMENT OF THE SCRIPT...
-  local LC_ALL=C PATH=${PATH-}:/usr/sbin:/sbin inside='' mask
+  local path_was
+  path_was=$(declare -p PATH)
+  local LC_ALL=C PATH=${PATH-}:/usr/sbin:/sbin inside='' image='' mask
   local usage='usage: bash SCRIPT [--stage=auto|overlay|underlay] IMAGE COMMAND [ARGUMENT...]'
   set +eu
+  open_closed_streams
   mask=$(umask)
   umask 022
   shopt -s nullglob dotglob

@@ -3,7 +3,7 @@
 # usage: bash SCRIPT [--stage=auto|overlay|underlay] IMAGE COMMAND [ARGUMENT...]
 # IMAGE is a directory; / is the host itself. It is not written to. The exit status is the command's;
 # 125 is a failure of this script, 126 and 127 mean that the command can't be run or isn't there.
-# Needs bash 4.2, util-linux 2.34, coreutils, and ldconfig where libraries are added.
+# Needs bash 4.2, util-linux 2.36, coreutils, and ldconfig where libraries are added.
 # device: nvidia.com/gpu=0
 # shellcheck disable=SC2016
 

@@ -46,7 +46,7 @@ class Found:
     Attributes:
         name: of the file that was chosen for the SONAME.
         soname: the name it is listed under.
-        library: what the first file of the SONAME is; ldconfig mixes the two, and so do we.
+        flags: of the file that was met first, which need not be the chosen one; ldconfig mixes them, and so do we.
         is_link: the name was a link already, and needs none.
 
     """
@@ -203,7 +203,8 @@ class _Neighbours:
 
     The cache was made by an ldconfig that went through the directory and made its links. So a listed name that is
     a file is its own SONAME, and a listed name that is a link to a file in the directory is that file's SONAME,
-    unless it is the development name. Nothing is assumed of what the image did not have, nor of what leads to it.
+    unless it is the development name. Where that gives a file more than one SONAME, or none, it has to be read.
+    Nothing is assumed of what the image did not have, nor of what leads to it.
     """
 
     def __init__(self, tree: Tree, where: str, listing: list[Listed], known: dict[str, int]) -> None:
@@ -211,24 +212,25 @@ class _Neighbours:
         self._own = {entry.name: entry for entry in listing if not entry.injected}
         self._leads_to = self._ends(tree, where.rstrip("/"))
         self._sonames: dict[str, set[str]] = defaultdict(set)
+        for name, entry in self._own.items():
+            if name in known and entry.kind == "file":
+                self._sonames[name].add(name)
         for name, end in self._leads_to.items():
             if name in known and not name.endswith(".so"):
                 self._sonames[end].add(name)
 
     def candidate(self, entry: Listed) -> Candidate | None:
-        if entry.injected:
+        is_link = entry.kind == "link"
+        end = self._leads_to.get(entry.name) if is_link else entry.name
+        sonames = self._sonames.get(end, set()) if end is not None else set()
+        if entry.injected or len(sonames) != 1:
             return None
-        if entry.kind == "link":
-            if entry.name not in self._known or entry.name not in self._leads_to:
-                return None
-            return self._assumed(entry.name, entry.name, is_link=True)
-        if entry.name in self._known:
-            return self._assumed(entry.name, entry.name, is_link=False)
-        sonames = self._sonames.get(entry.name, set())
-        return self._assumed(entry.name, next(iter(sonames)), is_link=False) if len(sonames) == 1 else None
-
-    def _assumed(self, name: str, soname: str, *, is_link: bool) -> Candidate:
-        return Candidate(name, soname, elf.Library(soname, self._known[soname]), is_link, assumed=True)
+        (soname,) = sonames
+        if is_link and (entry.name not in self._known or not _is_own_name(entry.name, soname)):
+            return None
+        listed_as = entry.name if is_link else soname
+        library = elf.Library(soname, self._known[listed_as])
+        return Candidate(entry.name, listed_as, library, is_link, assumed=True)
 
     def _ends(self, tree: Tree, where: str) -> dict[str, str]:
         """For each link, the file of the same directory that it leads to; links that lead elsewhere are left out."""

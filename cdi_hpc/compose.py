@@ -8,7 +8,9 @@ by binds, links by the same links. Links to one hidden bind would need fewer mou
 its own path (Python, by /proc/self/exe) would find the hidden one.
 
 overlayfs refuses a lower layer with locked mounts below it, so ``/`` and a directory on which a file system is
-mounted are underlaid even in overlay mode, one level, down to where an overlay works.
+mounted are underlaid even in overlay mode, one level, down to where an overlay works. So is a directory of the host
+that is bound to be written to, or for its devices: a layer is read-only, shows no device, and what changes in a
+layer's source while it is mounted need not be seen (Documentation/filesystems/overlayfs.rst).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cdi_hpc.errors import assert_never
-from cdi_hpc.host import mount_flags
+from cdi_hpc.host import ACCESS_TIME_FLAGS, mount_flags
 from cdi_hpc.plan import Bind, MountFilesystem
 from cdi_hpc.stage import Assembly, CoverFile, PlacedMount
 from cdi_hpc.steps import (
@@ -38,6 +40,9 @@ from cdi_hpc.steps import (
 from cdi_hpc.tree import Region, Staged, StagedDirectory, StagedFile, StagedLink
 
 Mode = Literal["overlay", "underlay"]
+
+#: Where the host keeps what users run and read, but do not write to: with ``/`` as the image, these may be layers.
+_SOFTWARE = frozenset({"bin", "etc", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr"})
 
 
 @dataclass(frozen=True)
@@ -82,17 +87,19 @@ class _Composer:
     steps: list[Step] = field(default_factory=list)
     restrict: list[Step] = field(default_factory=list)
     layers: int = 0
+    whole_host: bool = False
 
     def base(self, image: Region) -> None:
         staged = self.assembly.tree.staged_in(0)
-        whole_host = image.source == "/"
+        self.whole_host = image.source == "/"
         flags: tuple[str, ...] = ()
         # The host's own directories stay as they are for this user; an image is never written to.
-        if not whole_host:
+        if not self.whole_host:
             own = mount_flags(self.composition.host_prefix + (image.source or "/"))
             flags = tuple(sorted({*own, "nodev", "nosuid", "ro"}))
         self._directory("/", image.source or "", staged, flags, writable=self.composition.writable)
         self._finish()
+        self.whole_host = False
 
     def mount(self, placed: PlacedMount) -> None:
         what, region = placed.what, self.assembly.tree.regions[placed.region]
@@ -102,8 +109,7 @@ class _Composer:
             source = self._new("stage")
             self.steps += [MakeFile(source, what.content, what.mode), BindStaged(source, path, ("nodev", "ro"))]
         elif isinstance(what, MountFilesystem):
-            self.steps.append(MountNew(what.fstype, what.source, path, what.flags, what.data))
-            self._make_in_place(staged)
+            self._new_filesystem(what, path, staged)
         elif isinstance(what, Bind):
             flags = tuple(sorted({*what.flags, *what.kept})) if what.flags else ()
             propagation = what.propagation if what.propagation not in ("private", "rprivate") else ""
@@ -115,6 +121,15 @@ class _Composer:
         else:
             assert_never(what)
 
+    def _new_filesystem(self, what: MountFilesystem, path: str, staged: dict[str, Staged]) -> None:
+        """Read-only only when everything has been made in it."""
+        closed = bool(staged) and "ro" in what.flags
+        flags = tuple(flag for flag in what.flags if flag != "ro") if closed else what.flags
+        self.steps.append(MountNew(what.fstype, what.source, path, flags, what.data))
+        self._make_in_place(staged)
+        if closed:
+            self.steps.append(Restrict(path, what.flags))
+
     def _finish(self) -> None:
         """Close the tmpfs of underlays: only now, when every entry has been made in them."""
         self.steps += self.restrict
@@ -124,13 +139,29 @@ class _Composer:
         self, target: str, lower: str, staged: dict[str, Staged], flags: tuple[str, ...], *, writable: bool = False
     ) -> None:
         """Put ``lower`` with what is staged below ``target`` at ``target``."""
-        path = _in_root(target)
+        flags = self._on_mount(lower, flags)
         if not staged and not writable:
-            self.steps.append(BindHost(lower, path, recursive=True, flags=flags))
-        elif self.composition.mode == "overlay" and not self._has_submounts(lower):
+            self.steps.append(BindHost(lower, _in_root(target), recursive=True, flags=flags))
+        elif self._may_be_layer(lower, flags, writable=writable):
             self._overlay(target, lower, staged, flags, writable=writable)
         else:
             self._underlay(target, lower, staged, flags)
+
+    def _may_be_layer(self, lower: str, flags: tuple[str, ...], *, writable: bool) -> bool:
+        if self.composition.mode != "overlay" or self._has_submounts(lower):
+            return False
+        is_software = self.whole_host and lower.split("/")[1] in _SOFTWARE
+        return writable or is_software or {"nodev", "ro"} <= {*flags}
+
+    def _on_mount(self, lower: str, flags: tuple[str, ...]) -> tuple[str, ...]:
+        """Flags for a bind of ``lower`` where ``flags`` are those of its surroundings.
+
+        A file system that is mounted there has flags of its own, and they are locked (mount_namespaces(7)).
+        """
+        if not flags or lower not in self.composition.submounts:
+            return flags
+        asked = (flag for flag in flags if flag not in ACCESS_TIME_FLAGS)
+        return tuple(sorted({*asked, *mount_flags(self.composition.host_prefix + lower)}))
 
     def _overlay(
         self, target: str, lower: str, staged: dict[str, Staged], flags: tuple[str, ...], *, writable: bool
@@ -172,7 +203,7 @@ class _Composer:
             return
         directory = _is_directory(entry)
         self.steps.append(MakeDirectory(path) if directory else MakeFile(path))
-        self.steps.append(BindHost(lower, path, recursive=directory, flags=flags))
+        self.steps.append(BindHost(lower, path, recursive=directory, flags=self._on_mount(lower, flags)))
 
     def _make_in_place(self, staged: dict[str, Staged]) -> None:
         """Make staged entries in a tmpfs that is part of the container's root."""

@@ -32,6 +32,9 @@ _STATVFS_FLAGS = (
     (0x2000, "nosymfollow"),
 )
 
+#: Flags that a bind has to take over from its source's mount as they are (mount_namespaces(7)): others are EPERM.
+ACCESS_TIME_FLAGS = frozenset({"noatime", "nodiratime", "relatime", "strictatime"})
+
 
 @dataclass(frozen=True)
 class HostNode:

@@ -16,7 +16,7 @@ from typing import Literal
 from cdi_hpc import hooks as hook_table
 from cdi_hpc import mount_options, nvidia
 from cdi_hpc.errors import assert_never
-from cdi_hpc.host import Host, HostNode
+from cdi_hpc.host import ACCESS_TIME_FLAGS, Host, HostNode
 from cdi_hpc.model import DeviceNode, Hook, IntelRdt, Mount, NetDevice, Origin, ResolvedEdits, Sourced
 from cdi_hpc.plan import (
     Action,
@@ -47,9 +47,6 @@ BIND_KINDS: dict[str, SourceKind] = {
 }
 _TYPE_LETTERS = {"character": "cu", "block": "b", "fifo": "p"}
 _TYPE_WORDS = {"c": "character", "u": "character", "b": "block", "p": "fifo"}
-
-#: Flags that a bind has to take over from its source's mount as they are (mount_namespaces(7)): others are EPERM.
-_ACCESS_TIME_FLAGS = frozenset({"noatime", "nodiratime", "relatime", "strictatime"})
 
 #: Directories that daemons make when they run, and that specs mount as if they were sockets (NVIDIA MPS).
 _DAEMON_DIRECTORIES = frozenset({"/tmp/nvidia-mps"})  # noqa: S108  # the path that specs name
@@ -242,7 +239,7 @@ def _bind(
         )
         yield Unsupported(edit, reason, origin, fatal=True)
         return
-    locked = [flag for flag in options.flags if flag in _ACCESS_TIME_FLAGS and flag not in found.mount_flags]
+    locked = [flag for flag in options.flags if flag in ACCESS_TIME_FLAGS and flag not in found.mount_flags]
     yield Bind(
         source=found.real_path,
         target=target,

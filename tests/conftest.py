@@ -10,6 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine than about the program.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 #: Written by the recipe of the lab's host: where it exists, the tests run on that host.
 HOST_MARK = Path("/etc/cdi-hpc-lab")
@@ -18,6 +23,19 @@ MARKERS = (
     "root: root is the point of this test; scripts/test runs these in a second call, as root",
     "impossible_in_ci(reason): may be skipped in CI, for this reason",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="rewrite golden files with what the program says now: the diff is the review",
+    )
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -67,6 +67,11 @@ def test_what_stops_a_launch_says_so():
     assert describe.how(Note("x", "skipped", ORIGIN), "bash") == "note: skipped"
 
 
+def camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.title, others))
+
+
 def test_the_document_has_every_field_of_every_action():
     plan = Plan(("v/c=d",), tuple(action for action, _, _ in LINES), "renamed")
     document = describe.plan_document(plan, "bash")
@@ -77,7 +82,7 @@ def test_the_document_has_every_field_of_every_action():
     }
     for action, shown in zip(plan.actions, document["actions"]):
         assert shown["action"] == type(action).__name__
-        assert set(shown) == {*vars(action), "action", "what", "how"}
+        assert set(shown) == {*map(camel_case, vars(action)), "action", "what", "how"}
         assert shown["origin"] == {"spec": ORIGIN.spec, "device": ORIGIN.device, "field": ORIGIN.field}
 
 

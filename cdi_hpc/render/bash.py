@@ -29,7 +29,48 @@ from cdi_hpc.plan import (
 )
 
 #: Names that bash won't let go of: read-only, or set by it whenever it runs a command.
-RESERVED_NAMES = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID", "_"})
+RESERVED_NAMES = frozenset(
+    {
+        "BASHOPTS",
+        "BASH_ARGC",
+        "BASH_ARGV",
+        "BASH_LINENO",
+        "BASH_SOURCE",
+        "BASH_VERSINFO",
+        "EUID",
+        "PIPESTATUS",
+        "PPID",
+        "SHELLOPTS",
+        "SHLVL",
+        "UID",
+        "_",
+    }
+)
+
+#: Names whose values bash makes up until they are unset.
+DYNAMIC_NAMES = frozenset(
+    {
+        "BASHPID",
+        "BASH_ALIASES",
+        "BASH_ARGV0",
+        "BASH_CMDS",
+        "BASH_COMMAND",
+        "BASH_REMATCH",
+        "BASH_SUBSHELL",
+        "COMP_WORDBREAKS",
+        "DIRSTACK",
+        "EPOCHREALTIME",
+        "EPOCHSECONDS",
+        "FUNCNAME",
+        "GROUPS",
+        "HISTCMD",
+        "LINENO",
+        "OPTIND",
+        "RANDOM",
+        "SECONDS",
+        "SRANDOM",
+    }
+)
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -128,6 +169,8 @@ def _env_script(plan: Plan, header: tuple[str, ...]) -> Iterator[str]:
     for action in plan.actions:
         if isinstance(action, SetEnv):
             yield _from(action.origin)
+            if action.name in DYNAMIC_NAMES:
+                yield f"unset -v {action.name}"
             yield f"export {_name(action)}={quote(action.value, str(action.origin))}"
 
 

@@ -1023,7 +1023,8 @@ with_state() { # FUNCTION ARGUMENT...
 }
 
 # What the waiting bash does. It has no variables: they could be the command's. cd sets OLDPWD;
-# unset takes the special meaning from names such as RANDOM.
+# unset takes the special meaning from names such as RANDOM; LC_ALL makes bash complain about
+# locales that are not its business.
 # Arguments: READY-FD GO-FD DIRECTORY NAME=VALUE... -- COMMAND...
 readonly cdi_hpc_last_words='
 echo >&"$1"
@@ -1034,7 +1035,7 @@ eval "exec $1>&- $2<&-"
 shift 3
 until [[ $1 == -- ]]; do
   unset -v "${1%%=*}"
-  export "$1"
+  export "$1" 2>/dev/null
   shift
 done
 shift

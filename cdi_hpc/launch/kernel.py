@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 import platform
-import posixpath
 import struct
 
 CLONE_NEWNS = 0x00020000
@@ -64,7 +63,6 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
-_RESOLVE_IN_ROOT = 0x10
 
 # openat2 and the calls of the new mount API have one number on every architecture (syscalls(2)).
 _SYS_OPENAT2 = 437
@@ -146,14 +144,15 @@ def open_beneath(directory: int, path: str, flags: int = os.O_PATH) -> int:
     With openat2(2) (Linux 5.6), or component by component where the kernel lacks it or a seccomp filter hides it.
 
     Raises:
-        OSError: ELOOP for a link on the way, EXDEV for ``..``, as openat2 has it.
+        OSError: ELOOP for a link on the way or at the end, EXDEV for an absolute path and for any ``..``.
 
     """
     global _openat2_works  # noqa: PLW0603 - what the kernel has does not change while we run
+    _components(path)  # openat2 would follow a ".." that stays beneath
     if _openat2_works:
         resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
         try:
-            return _openat2(directory, path, flags, resolve)
+            return _openat2(directory, path or ".", flags, resolve)
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EPERM):
                 raise
@@ -163,9 +162,7 @@ def open_beneath(directory: int, path: str, flags: int = os.O_PATH) -> int:
 
 def walk_beneath(directory: int, path: str, flags: int = os.O_PATH) -> int:
     """What :func:`open_beneath` does, without openat2(2)."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if ".." in parts or path.startswith("/"):
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    parts = _components(path)
     current = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     for number, part in enumerate(parts, 1):
         last = number == len(parts)
@@ -185,25 +182,21 @@ def walk_beneath(directory: int, path: str, flags: int = os.O_PATH) -> int:
     return current
 
 
+def _components(path: str) -> list[str]:
+    """Components of a path that leads down. A slash at the end is a final ``.``, which only a directory has."""
+    parts = path.split("/")
+    if ".." in parts or path.startswith("/"):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    down = [part for part in parts if part not in ("", ".")]
+    return [*down, "."] if parts[-1] in ("", ".") else down
+
+
 def _is_link(name: str, directory: int) -> bool:
     try:
         os.readlink(name, dir_fd=directory)
     except OSError:
         return False
     return True
-
-
-def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
-    """Open a path as if ``root`` were the root directory, links included (openat2(2) RESOLVE_IN_ROOT).
-
-    Where the kernel lacks it, the path must have no links: see :func:`open_beneath`.
-    """
-    try:
-        return _openat2(root, path, flags, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EPERM):
-            raise
-    return walk_beneath(root, posixpath.normpath(path).lstrip("/"), flags)
 
 
 def flag_bits(flags: tuple[str, ...]) -> int:

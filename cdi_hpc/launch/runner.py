@@ -176,7 +176,7 @@ class Workspace:
             with _Opened(self._open(posixpath.dirname(step.path))) as parent:
                 os.symlink(step.points_to, posixpath.basename(step.path), dir_fd=parent)
         elif isinstance(step, BindHost):
-            with _Opened(kernel.open_in_root(self._host, step.source)) as source:
+            with _Opened(kernel.open_beneath(self._host, step.source[1:])) as source:
                 self._bind(source, step.path, step.flags, recursive=step.recursive, propagation=step.propagation)
         elif isinstance(step, BindStaged):
             with _Opened(self._open(step.source)) as source:

@@ -351,10 +351,35 @@ def test_a_link_that_takes_a_directorys_place_afterwards_is_not_followed(image, 
     assembly = assemble([bind(host + "/f", "/etc/sub/f"), bind(host + "/f", "/etc/g")], root)
     os.rename(root + "/etc", root + "/was-etc")
     (tmp_path / "outside" / "sub").mkdir(parents=True)
-    os.symlink(tmp_path / "outside", root + "/etc")
-    with pytest.raises((CdiError, OSError)):
-        look_inside(assembly, mode, everything)
+    (tmp_path / "outside" / "secret").write_bytes(b"secret")
+    os.symlink("../outside", root + "/etc")
+    try:
+        seen = look_inside(assembly, mode, everything)
+    except CdiError:
+        return
+    finally:
+        assert os.listdir(tmp_path / "outside" / "sub") == []
+    assert "file b'secret'" not in seen.values()
     assert os.listdir(tmp_path / "outside" / "sub") == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_that_becomes_a_link_is_not_followed(image, tmp_path, mode):
+    root = image({"/a": b"image's"})
+    assembly = assemble([link("/new", "a")], root)
+    small_trees.make(tmp_path / "outside", {"/a": b"secret"})
+
+    def look() -> Any:
+        points = mount_points()
+        runner.enter_namespaces()
+        workspace = runner.Workspace()
+        steps = compose(assembly, Composition(mode, points, runner.HOST_PREFIX))
+        os.rename(runner.HOST_PREFIX + root, f"{runner.HOST_PREFIX}{root}-before")
+        os.symlink("outside", runner.HOST_PREFIX + root)
+        workspace.apply(steps)
+
+    with pytest.raises(CdiError, match="Too many levels of symbolic links"):
+        in_child(look)
 
 
 @pytest.mark.root

@@ -32,11 +32,14 @@ def image(tmp_path):
     return lambda tree: ContainerTree(os.path.realpath(small_trees.make(tmp_path / "image", tree)))
 
 
+RESOLVE_IN_ROOT = 0x10
+
+
 def resolved_by_kernel(root: str, path: str) -> str:
     """Where the kernel arrives with ``root`` as the root directory (openat2(2) RESOLVE_IN_ROOT)."""
     top = os.open(root, os.O_PATH)
     try:
-        found = kernel.open_in_root(top, path)
+        found = kernel._openat2(top, path, os.O_PATH, RESOLVE_IN_ROOT)
     finally:
         os.close(top)
     try:

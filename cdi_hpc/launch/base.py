@@ -25,6 +25,9 @@ _STANDARD_LINKS = (
     ("/dev/stderr", "/proc/self/fd/2"),
 )
 
+#: Of a uid or gid. Python refuses to convert thousands of digits, which an image may hold.
+_MOST_DIGITS = 10
+
 
 def base_actions(image: str, host: Host, *, private_dev: bool, contain: bool) -> list[Action]:
     """Actions that come before the plan's.
@@ -90,7 +93,8 @@ def _accounts(image: ContainerTree) -> list[Action]:
 def _ids(table: bytes) -> set[int]:
     """Numbers in the third field of a passwd(5) or group(5) file."""
     fields = (line.split(b":") for line in table.split(b"\n"))
-    return {int(parts[2]) for parts in fields if len(parts) > 2 and parts[2].isdigit()}  # noqa: PLR2004
+    numbers = (parts[2] for parts in fields if len(parts) > 2)  # noqa: PLR2004
+    return {int(number) for number in numbers if number.isdigit() and len(number) <= _MOST_DIGITS}
 
 
 def _with_lines(table: bytes, lines: list[str]) -> bytes:

@@ -320,3 +320,27 @@ def test_the_mounts_alone_can_be_applied_to_a_root_that_somebody_else_made(lab, 
         [*unshare, "bash", "-c", MOUNTS_IN, "bash", root, function], capture_output=True, check=False, timeout=60
     )
     assert said(done) == b"2 mounts\nfrom the host\nbelow\nnew-file\nfile\nopt\n"
+
+
+WITHOUT_LDCONFIG = """
+mount --bind /etc/hostname "$(readlink -f /usr/sbin/ldconfig)" && exec bash "$@"
+"""
+
+
+def test_without_ldconfig_the_loader_gets_its_folders_from_the_environment(lab, tmp_path):
+    library = next(Path("/usr/lib/x86_64-linux-gnu").glob("libcuda.so.*.*"))
+    path = tmp_path / "script.bash"
+    target = "/opt/driver/libcuda.so.1"
+    actions = (Bind(str(library), target, "file", HERE, ("ro",)), UpdateLdCache(("/opt/driver",), HERE))
+    path.write_text(script(plan(*actions, SetEnv("LD_LIBRARY_PATH", "/from/the/spec", HERE))))
+    show = 'echo "$LD_LIBRARY_PATH"; /opt/dlprobe libcuda.so.1'
+    wrapped = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", WITHOUT_LDCONFIG, "sh"]
+    done = subprocess.run(
+        [*wrapped, path, lab.image("debian-root"), "sh", "-c", show], capture_output=True, check=False, timeout=60
+    )
+    folders, found = done.stdout.decode().splitlines()
+    assert folders.startswith("/opt/driver:")
+    assert folders.endswith(":/from/the/spec")
+    assert found == f"O libcuda.so.1 {target}"
+    assert done.stderr.decode().count("\n") == 1
+    assert "has no ldconfig" in done.stderr.decode()

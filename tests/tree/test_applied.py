@@ -117,7 +117,7 @@ def accepted(drawn: list[Action], image: str) -> list[Action]:
     return kept
 
 
-@settings(max_examples=50)
+@settings(max_examples=150)
 @given(st.data())
 def test_the_container_shows_what_the_tree_says_by_overlay_and_by_underlay(data):
     with tempfile.TemporaryDirectory() as scratch:

@@ -74,7 +74,7 @@ def run(plan: Plan, assembly: Assembly, command: Sequence[str], options: RunOpti
 
     """
     planned = [(action.name, action.value) for action in plan.actions if isinstance(action, SetEnv)]
-    env = process.environment(os.environ, planned, options.env)
+    env = process.environment(process.inherited(), planned, options.env)
     current = _current_directory()
     points = mount_points()
     if attended:  # it needed the namespaces itself

@@ -40,6 +40,19 @@ def environment(
     return result
 
 
+def inherited() -> dict[str, str]:
+    """The caller's environment: in the C locale, Python adds LC_CTYPE to its own (PEP 538)."""
+    environ = dict(os.environ)
+    try:
+        with open("/proc/self/environ", "rb") as stream:
+            given = stream.read().split(b"\0")
+    except OSError:
+        return environ
+    if not any(entry.startswith(b"LC_CTYPE=") for entry in given):
+        environ.pop("LC_CTYPE", None)
+    return environ
+
+
 def enter_directory(wanted: str | None, current: str) -> None:
     """Go to ``wanted``, or to ``current`` if the container has it, or to /.
 
@@ -96,6 +109,8 @@ def execute(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     name = command[0]
+    if not name:
+        _leave("the command's name is empty", NOT_FOUND)
     if "/" in name:
         candidates = [name]
     else:

@@ -143,6 +143,7 @@ def leave_as(status: int) -> int:
     """An exit status to exit with; for a negative one, this process ends by that signal."""
     if status >= 0:
         return status
-    signal.signal(-status, signal.SIG_DFL)
+    with contextlib.suppress(OSError):  # SIGKILL has no other
+        signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
     return process.FAILED  # a signal that does not end a process does not end the command either

@@ -1,0 +1,137 @@
+"""Ways to launch a command in an image with devices: what every one of them promises is tested on each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+
+#: Images that commands can be run in. "/" is the host itself.
+IMAGES = ("debian-root", "debian-user", "bare", "links", "musl", "/")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Devices, and the CDI directories that they are looked up in (none: the host's)."""
+
+    devices: tuple[str, ...]
+    directories: tuple[str, ...] = ()
+
+
+class Launcher(Protocol):
+    """A way to launch.
+
+    Attributes:
+        name: what tests are called by.
+        takes_files: a SquashFS file is an image, not only a directory.
+
+    """
+
+    name: str
+    takes_files: bool
+
+    def argv(self, request: Request, image: str | Path, command: Sequence[str | bytes], *, stage: str) -> list: ...
+
+
+class Run:
+    """``cdi-hpc run``."""
+
+    name = "run"
+    takes_files = True
+
+    def argv(
+        self,
+        request: Request,
+        image: str | Path,
+        command: Sequence[str | bytes],
+        *,
+        stage: str = "auto",
+        options: Sequence[str | bytes] = (),
+    ) -> list:
+        devices = [word for device in request.devices for word in ("--device", device)]
+        directories = [word for directory in request.directories for word in ("--cdi-dir", directory)]
+        return [program(), "run", "--stage", stage, *directories, *devices, *options, image, "--", *command]
+
+
+class Script:
+    """The bash script of ``cdi-hpc script``, made once for each request."""
+
+    name = "script"
+    takes_files = False
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def argv(self, request: Request, image: str | Path, command: Sequence[str | bytes], *, stage: str = "auto") -> list:
+        return [shutil.which("bash"), self.script(request), f"--stage={stage}", image, *command]
+
+    def script(self, request: Request) -> Path:
+        path = self.directory / f"{hashlib.sha256(repr(request).encode()).hexdigest()[:16]}.sh"
+        if not path.exists():
+            directories = [word for directory in request.directories for word in ("--cdi-dir", directory)]
+            made = subprocess.run(
+                [program(), "script", *directories, *request.devices], capture_output=True, check=False
+            )
+            assert made.returncode == 0, made.stderr.decode()
+            path.write_bytes(made.stdout)
+        return path
+
+
+def program() -> str:
+    """Where cdi-hpc is: a test may run it with another PATH, or none."""
+    found = shutil.which("cdi-hpc")
+    assert found is not None, "cdi-hpc is not on the PATH"
+    return os.path.realpath(found)
+
+
+def start(
+    argv: Sequence[str | bytes | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    timeout: float = 120,
+    **options,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run to the end, as bytes; ``env`` is added to the environment."""
+    return subprocess.run(
+        argv,
+        env={**os.environ, **(env or {})},
+        input=stdin,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
+
+
+def said(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Standard output of a command that succeeded."""
+    assert done.returncode == 0, done.stderr.decode("utf-8", "backslashreplace")
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def place_of(lab, image: str) -> str:
+    """The argument that names an image."""
+    return image if image == "/" else str(lab.image(image))
+
+
+def write_spec(
+    directory: Path, devices: Mapping[str, dict], *, kind: str = "lab.example/thing", edits: dict | None = None
+) -> Request:
+    """A spec file of these devices; the request asks for the first of them."""
+    spec = {
+        "cdiVersion": "0.6.0",
+        "kind": kind,
+        "devices": [{"name": name, "containerEdits": value} for name, value in devices.items()],
+        "containerEdits": edits or {},
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{kind.replace('/', '-')}.yaml").write_text(yaml.safe_dump(spec))
+    return Request((f"{kind}={next(iter(devices))}",), (str(directory),))

@@ -761,7 +761,7 @@ make_work() {
 find_image() { # IMAGE
   [[ -e $1 ]] || die 'the image %q does not exist' "$1"
   [[ -d $1 ]] || die 'the image %q is not a directory: unpack it first (unsquashfs for a SquashFS file)' "$1"
-  image=$(cd -P -- "$1" && printf '%s.' "$PWD") || die 'the image %q can not be entered' "$1"
+  image=$(cd -P -- "$1" 2>/dev/null && printf '%s.' "$PWD") || die 'the image %q can not be entered' "$1"
   image=${image%.}
   [[ $image != // ]] || image=/
 }

@@ -66,12 +66,15 @@ remember() { # REAL KIND HERE
   seen_here[$1]=$3
 }
 
-# A mount or a link hides what was known below its path.
+# A mount hides what was known below its path, the mounts there included.
 forget_below() { # REAL
   local path
   directories_resolved=()
   for path in "${!seen[@]}"; do
-    [[ $path != "$1"/* ]] || seen[$path]=''
+    [[ $path != "$1"/* ]] || seen[$path]='' link_text[$path]=''
+  done
+  for path in "${!leads_to_mount[@]}"; do
+    [[ $path != "$1"/* ]] || leads_to_mount[$path]=''
   done
 }
 
@@ -133,6 +136,7 @@ place() { # REAL d|f|l
   top=${mount_at[owner]}
   [[ -n ${mount_additions[owner]} ]] ||
     die 'the container has no %q, and nothing can be added below %q' "$1" "$top"
+  may_be_searched "$top" "${mount_source[owner]}"
   where=${mount_additions[owner]}${1#"$top"}
   new_directories+=("${where%/*}")
   while [[ $parent == "$top"/* ]]; do
@@ -155,15 +159,21 @@ lookup_in() { # REAL STAGED
   if [[ -z $kind ]]; then
     remember "$1" d "$2"
   elif [[ $here != "$2" ]]; then
+    may_be_searched "$1" "$here"
     copy_mode[$2]=$here
   fi
+}
+
+# What is in a closed directory looks as if it were not there.
+may_be_searched() { # REAL HERE
+  [[ -x $2 ]] || die '%q can not be searched: permission denied at %q' "${1:-/}" "$2"
 }
 
 # Makes what place() noted.
 make_stage() {
   local path
   if [[ ${#new_directories[@]} -gt 0 ]]; then
-    mkdir -p -- "${new_directories[@]}" || die 'the stage can not be made; see the line above'
+    mkdir -p -- "${new_directories[@]}" || die 'can not make a directory; see the line above'
   fi
   for path in "${new_files[@]}"; do
     : >"$path" || die 'can not make %q' "$path"
@@ -185,7 +195,8 @@ copy_modes() {
   for i in "${!staged[@]}"; do originals+=("${copy_mode[${staged[i]}]}"); done
   mapfile -t modes < <(stat -L -c %a -- "${originals[@]}")
   for i in "${!staged[@]}"; do
-    [[ ${modes[i]} == 755 ]] || chmod "${modes[i]}" -- "${staged[i]}"
+    [[ ${modes[i]-} == 755 ]] || chmod "${modes[i]-}" -- "${staged[i]}" ||
+      die '%q can not be given the mode of %q' "${staged[i]}" "${originals[i]}"
   done
 }
 
@@ -206,6 +217,7 @@ add_mount() { # REAL SOURCE file|directory OPTIONS ADDITIONS
     remember "$1" d "$2"
   fi
   local path=$1
+  leads_to_mount[$path]=''
   while [[ -n $path && -z ${leads_to_mount[$path]-} ]]; do
     leads_to_mount[$path]=$((${#mount_at[@]} - 1))
     path=${path%/*}
@@ -216,7 +228,7 @@ add_mount() { # REAL SOURCE file|directory OPTIONS ADDITIONS
 # missing is made in the stage.
 mount_point() { # TARGET f|d
   resolve "$1"
-  [[ -n $real ]] || die 'nothing can be mounted over the root of the container (%q)' "$1"
+  refuse_root "$1"
   case $kind in
     "$2") ;;
     '')
@@ -226,6 +238,10 @@ mount_point() { # TARGET f|d
     d) die '%q is a directory in the container, but a file is to be mounted there' "$1" ;;
     *) die '%q is not a directory in the container, but one is to be mounted there' "$1" ;;
   esac
+}
+
+refuse_root() { # TARGET
+  [[ -n $real ]] || die 'nothing can be mounted over the root of the container (%q)' "$1"
 }
 
 # The host's SOURCE is seen at TARGET. A missing mount point, link or file below a directory that
@@ -247,14 +263,22 @@ bind_as_is() { # SOURCE TARGET
   add_mount "$real" "$1" directory rbind ''
 }
 
-# A new file system. It is mounted aside at once, so that entries can be made in it.
+# A new file system. It is mounted aside at once, so that entries can be made in it; it becomes
+# read-only in its place.
 filesystem() { # TYPE SOURCE TARGET OPTIONS
-  local aside=$work/filesystems/${#mount_at[@]} additions=''
+  local aside=$work/filesystems/${#mount_at[@]} additions='' option options='' closed=rbind asked=()
   mount_point "$3" d
+  IFS=, read -r -a asked <<<"$4"
+  for option in "${asked[@]}"; do
+    [[ $option == ro ]] || options+=,$option
+    # A remount has to repeat what is to stay.
+    case $option in ro | nosuid | nodev | noexec | nosymfollow) closed+=,$option ;; esac
+  done
   mkdir -p -- "$aside" || die 'can not make %q' "$aside"
-  mount -n -t "$1" ${4:+-o "$4"} -- "$2" "$aside" || die 'mounting a %q for %q failed' "$1" "$3"
+  mount -n -t "$1" ${options:+-o "${options#,}"} -- "$2" "$aside" || die 'mounting a %q for %q failed' "$1" "$3"
   [[ $1 != tmpfs ]] || additions=$aside
-  add_mount "$real" "$aside" directory rbind "$additions"
+  [[ $closed, == *,ro,* ]] || closed=rbind
+  add_mount "$real" "$aside" directory "$closed" "$additions"
 }
 
 # PATH is a symbolic link that holds TEXT; nothing is done where it already is.
@@ -269,8 +293,8 @@ link() { # PATH TEXT
   i=${leads_to_mount[$real]-}
   [[ -z $i ]] || die 'the link %q (to %q) and the mount of %q at %q contradict each other' \
     "$1" "$2" "${mount_source[i]}" "${mount_at[i]}"
-  make_room "$1"
-  [[ $kind != d ]] || forget_below "$real"
+  [[ $kind != d ]] || die '%q is a directory in the container, but a link (to %q) is to be made there' "$1" "$2"
+  make_room
   place "$real" l
   new_links[$where]=$2
   link_text[$real]=$2
@@ -278,18 +302,17 @@ link() { # PATH TEXT
 
 # In a layer a new link covers what is there; in a root that is written to, or in one of our own
 # file systems, it has to go first.
-make_room() { # PATH
+make_room() {
   owner_of "$real"
   [[ -n $kind && ${mount_additions[owner]} == "${mount_source[owner]}" ]] || return 0
-  [[ $kind != d ]] || die '%q is a directory, but a link is to be made there' "$1"
-  rm -f -- "$here" || die 'can not replace %q' "$1"
+  rm -f -- "$here" || die 'can not replace %q' "$real"
 }
 
 # PATH is a read-only file with this content, escaped as for printf %b.
 file() { # PATH MODE CONTENT
   local aside=$work/files/${#mount_at[@]}
   printf %b "$3" >"$aside" || die 'can not write %q' "$aside"
-  chmod "$2" -- "$aside"
+  chmod "$2" -- "$aside" || die 'can not set the mode of %q' "$aside"
   bind file "$aside" "$1" bind,ro,nosuid,nodev
 }
 
@@ -302,7 +325,7 @@ queue() { # SOURCE TARGET OPTIONS
   fstab_field "$1"
   line=$field
   fstab_field "$2"
-  printf '%s %s none %s 0 0\n' "$line" "$field" "$3" >>"$work/fstab"
+  printf '%s %s none %s 0 0\n' "$line" "$field" "$3" >>"$work/fstab" || die 'can not write %q' "$work/fstab"
 }
 
 fstab_field() { # TEXT
@@ -326,11 +349,12 @@ make_queued() {
 # The host's mounts; mountinfo writes odd bytes as \ooo (proc_pid_mountinfo(5)).
 read_host_mounts() {
   local line point options lines=()
-  mapfile -t lines </proc/self/mountinfo
+  mapfile -t lines </proc/self/mountinfo || die 'the mounts of this machine can not be read'
   for line in "${lines[@]}"; do
     IFS=' ' read -r _ _ _ _ point options _ <<<"$line"
     [[ $point != *\\* ]] || printf -v point %b "$point"
     host_mount_at+=("${point%/}")
+    is_host_mount[$point]=yes
     host_mount_options+=("$options")
   done
 }
@@ -352,21 +376,56 @@ flags_of_mount() { # DIRECTORY
     [[ $1/ == "${host_mount_at[i]}"/* && ${#host_mount_at[i]} -ge ${#best} ]] || continue
     best=${host_mount_at[i]} flags=''
     for option in ${host_mount_options[i]//,/ }; do
-      case $option in ro | nosuid | nodev | noexec | noatime | nodiratime) flags+=,$option ;; esac
+      case $option in ro | nosuid | nodev | noexec | noatime | nodiratime | relatime) flags+=,$option ;; esac
     done
   done
+  # It has no word for strictatime, but mount(2) takes relatime for granted.
+  case $flags, in *,relatime,* | *,noatime,*) ;; *) flags+=,strictatime ;; esac
+}
+
+# flags: for a bind of SOURCE where FLAGS are those of its surroundings. A file system that is
+# mounted there has flags of its own, and they are locked.
+flags_on_mount() { # SOURCE FLAGS
+  local option asked=()
+  flags=$2
+  [[ -n $2 && -n ${is_host_mount[$1]-} ]] || return 0
+  for option in ${2//,/ }; do
+    case $option in noatime | nodiratime | relatime | strictatime) ;; *) asked+=("$option") ;; esac
+  done
+  flags_of_mount "$1"
+  add_flags "$flags" "${asked[@]}"
+}
+
+# flags: FLAGS and the others, each once.
+add_flags() { # FLAGS FLAG...
+  local flag
+  flags=$1
+  for flag in "${@:2}"; do [[ $flags, == *,"$flag",* ]] || flags+=,$flag; done
 }
 
 # DESTINATION, an empty directory of ours, shows SOURCE with the entries of ADDITIONS over it;
-# neither is written to. One overlay with two read-only layers does it, but the kernel refuses one
-# over a directory that has mounts below it, and some kernels refuse it altogether.
+# nothing is made in either of them.
 merge() { # ADDITIONS SOURCE DESTINATION FLAGS
-  if [[ $stage != underlay ]] && ! has_mounts_below "$2"; then
+  flags_on_mount "$2" "$4"
+  set -- "$1" "$2" "$3" "$flags"
+  if may_be_layer "$2" "$3" "$4"; then
     overlay "$1" "$2" "$3" && return 0
     [[ $stage != overlay ]] || die 'overlayfs is refused here (%s): use --stage=underlay' "$reason"
     stage=underlay
   fi
   underlay "$@"
+}
+
+# One overlay with two read-only layers does it. But the kernel refuses one over a directory that
+# has mounts below it, and some kernels refuse it altogether; a layer can't be written to and shows
+# no device. With / as the image, what is not software may be the user's to write to.
+may_be_layer() { # SOURCE DESTINATION FLAGS
+  local top=${1#/}
+  [[ $stage != underlay ]] && ! has_mounts_below "$1" || return 1
+  if [[ $image == / && $2 == "$root"/* ]]; then
+    case ${top%%/*} in bin | etc | lib | lib32 | lib64 | libx32 | opt | sbin | usr) return 0 ;; esac
+  fi
+  [[ $3, == *,ro,* && $3, == *,nodev,* ]]
 }
 
 # The layers get short names first: : , and \ have meanings of their own in lowerdir=.
@@ -393,6 +452,8 @@ underlay() { # ADDITIONS SOURCE DESTINATION FLAGS
     mount -n -c --bind -- "$3" "$3" || die 'can not make the underlay'
     root_is_underlay=yes
   fi
+  # What can't be listed would be gone without a word.
+  [[ -r $2 && -x $2 ]] || die 'nothing can be added to %q: permission denied to read its names' "$2"
   for entry in "$1"/*; do
     name=${entry##*/}
     if [[ -d $entry && ! -L $entry && -d $2/$name && ! -L $2/$name ]]; then
@@ -414,7 +475,8 @@ underlay() { # ADDITIONS SOURCE DESTINATION FLAGS
     else
       continue
     fi
-    queue "$entry" "$3/$name" "rbind$4"
+    flags_on_mount "$entry" "$4"
+    queue "$entry" "$3/$name" "rbind$flags"
   done
   for name in "${deeper[@]}"; do directories+=("$3/$name"); done
   if [[ ${#directories[@]} -gt 0 ]]; then mkdir -- "${directories[@]}" || die 'can not make the underlay'; fi
@@ -423,7 +485,7 @@ underlay() { # ADDITIONS SOURCE DESTINATION FLAGS
     cp -R -P --preserve=mode,timestamps -t "$3" -- "${copies[@]}" || die 'can not make the underlay'
   fi
   for name in "${deeper[@]}"; do merge "$1/$name" "${2%/}/$name" "$3/$name" "$4"; done
-  chmod --reference="$2" -- "$3"
+  chmod --reference="$2" -- "$3" || die '%q can not be given the mode of %q' "$3" "$2"
 }
 
 # Everything that was planned, at $root.
@@ -434,7 +496,9 @@ make_mounts() {
     if [[ ${mount_additions[i]} == "$work"/additions/* && -d ${mount_additions[i]} ]]; then
       mkdir -p -- "$work/merged/$i" || die 'can not make %q' "$work/merged/$i"
       merge "${mount_additions[i]}" "$source" "$work/merged/$i" "${options#*bind}"
-      source=$work/merged/$i options=rbind${options#*bind}
+      # Of an underlay, this is about its own directories: what is mounted in them has its own flags.
+      add_flags ",ro,nosuid,nodev${options#*bind}"
+      source=$work/merged/$i options=rbind$flags
     fi
     queue "$source" "$root${mount_at[i]}" "$options"
   done
@@ -527,11 +591,13 @@ soname_links() {
   local -A is_searched=() asides=()
   for folder in "${searched[@]}"; do
     resolve "$folder"
-    [[ $kind != d ]] || is_searched[$real]=yes
+    [[ $kind != d ]] || is_searched[$real/]=yes
   done
   for i in "${!mount_at[@]}"; do
     folder=${mount_at[i]%/*}
-    [[ ${mount_kind[i]} == file && -n $folder && -n ${is_searched[$folder]-} ]] || continue
+    [[ ${mount_kind[i]} == file && -n $folder && -n ${is_searched[$folder/]-} ]] || continue
+    # A later mount may have covered it.
+    [[ ${seen[${mount_at[i]}]} == f && ${seen_here[${mount_at[i]}]} == "${mount_source[i]}" ]] || continue
     case ${mount_at[i]##*/} in lib*.so* | ld-*.so*) ;; *) continue ;; esac
     aside=${asides[$folder]-}
     if [[ -z $aside ]]; then
@@ -540,7 +606,7 @@ soname_links() {
       mkdir -p -- "$aside" || die 'can not make %q' "$aside"
     fi
     [[ ! -e $aside/${mount_at[i]##*/} ]] || continue
-    : >"$aside/${mount_at[i]##*/}"
+    : >"$aside/${mount_at[i]##*/}" || die 'can not make %q' "$aside/${mount_at[i]##*/}"
     queue "${mount_source[i]}" "$aside/${mount_at[i]##*/}" bind
   done
   [[ $count -gt 0 ]] || return 0
@@ -601,9 +667,9 @@ make_ldcache() {
     resolve /etc/ld.so.conf
     if [[ -n $kind ]]; then echo 'include /etc/ld.so.conf'; else echo 'include /etc/ld.so.conf.d/*.conf'; fi
     printf '%s\n' "${system[@]}"
-  } >"$work/loader/conf"
+  } >"$work/loader/conf" || die 'can not write %q' "$work/loader/conf"
   hide_auxiliary_cache
-  exec {directory}<"$work/loader"
+  exec {directory}<"$work/loader" || die 'can not open %q' "$work/loader"
   ldconfig -X -r "$root" -f "/proc/self/fd/$directory/conf" -C "/proc/self/fd/$directory/cache" \
     >/dev/null 2>"$work/refusal"
   exec {directory}<&-
@@ -619,7 +685,7 @@ make_ldcache() {
 hide_auxiliary_cache() {
   resolve /var/cache/ldconfig
   [[ $kind == d && -w $root$real ]] || return 0
-  mkdir -p -- "$work/empty"
+  mkdir -p -- "$work/empty" || die 'can not make %q' "$work/empty"
   queue "$work/empty" "$root$real" bind,ro
   make_queued
 }
@@ -634,10 +700,7 @@ musl_path() {
     resolve "$name"
     old=/lib:/usr/local/lib:/usr/lib
     [[ $kind != f || ! -f $here ]] || old=$(<"$here")
-    for folder in "${compat[@]}" "${folders[@]}"; do
-      printf '%s\n' "$folder"
-    done >"$work/files/musl"
-    printf '%s\n' "$old" >>"$work/files/musl"
+    printf '%s\n' "${compat[@]}" "${folders[@]}" "$old" >"$work/files/musl" || die 'can not write %q' "$name"
     bind file "$work/files/musl" "$name" bind,ro,nosuid,nodev
     return 0
   done
@@ -783,7 +846,7 @@ host_directories() {
   sys_at=$real
   if wants_private_dev; then make_dev; else bind_as_is /dev /dev; fi
   resolve /tmp
-  if [[ $real == /tmp ]]; then bind_as_is /tmp /tmp; fi
+  if [[ $real == /tmp ]]; then bind directory /tmp /tmp rbind; fi
   [[ ! -e /etc/resolv.conf ]] || bind file /etc/resolv.conf /etc/resolv.conf bind
 }
 
@@ -791,6 +854,7 @@ host_directories() {
 late_tmp() {
   local path
   resolve /tmp
+  refuse_root /tmp
   [[ $real != /tmp && $kind != f && -z ${leads_to_mount[$real]-} ]] || return 0
   for path in "${!seen_here[@]}"; do
     [[ $path/ != "$real"/* || ${seen_here[$path]} != "$work"/* ]] || return 0
@@ -837,14 +901,14 @@ build_container() { # IMAGE
   flags=''
   if [[ $image != / ]]; then
     flags_of_mount "$image"
-    flags=,ro${flags//,ro/}
+    add_flags "$flags" ro nosuid nodev
   fi
   merge "$work/additions/0" "$image" "$root" "$flags"
   queue / "$work/host" rbind
   make_mounts
   make_ldcache
   if [[ -n $root_is_underlay ]]; then
-    mount -n -c -o remount,bind,ro "$root" || die 'the root can not be made read-only'
+    mount -n -c -o remount,bind,ro,nosuid,nodev "$root" || die 'the root can not be made read-only'
   fi
 }
 
@@ -889,9 +953,10 @@ become_command() { # UID:GID COMMAND...
   mkfifo -- "$work/ready" "$work/go" || die 'can not make a FIFO'
   # Opened for both first, so that neither of the other two waits for somebody at the far end.
   # shellcheck disable=SC2094
-  exec {pipe}<>"$work/ready" {ready_read}<"$work/ready" {ready_write}>"$work/ready" {pipe}>&-
+  exec {pipe}<>"$work/ready" {ready_read}<"$work/ready" {ready_write}>"$work/ready" {pipe}>&- ||
+    die 'can not open a FIFO'
   # shellcheck disable=SC2094
-  exec {pipe}<>"$work/go" {go_read}<"$work/go" {go_write}>"$work/go" {pipe}>&-
+  exec {pipe}<>"$work/go" {go_read}<"$work/go" {go_write}>"$work/go" {pipe}>&- || die 'can not open a FIFO'
   # Twice in the background: the command must not find a child that it never had.
   (
     exec {ready_write}>&- {go_read}<&- </dev/null >&2
@@ -993,7 +1058,7 @@ mount_on() { # ROOT
   make_stage
   make_mounts
   make_ldcache
-  umount -n -l "${work%/work}"
+  umount -n -l "${work%/work}" || die '%q can not be unmounted' "${work%/work}"
 }
 
 # Runs a function with the variables that all of them share.
@@ -1013,6 +1078,7 @@ with_state() { # FUNCTION ARGUMENT...
   local owner=0 kind='' here='' real='' text='' where='' field='' flags='' reason='' note='' row=()
   # The host, and our own places.
   local host_mount_at=() host_mount_options=() work='' root='' image='' layer_count=0
+  local -A is_host_mount=()
   local root_is_underlay='' sys_at='' working_directory=/
   # The dynamic loader.
   local library_path='' ldcache_wanted='' folders=() compat=() first=() searched=() configured=() system=() cache_at=''

@@ -7,54 +7,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from render_cases import as_bytes, at, hostile_strings
+from render_cases import as_bytes, hostile_strings
+from script_runs import HERE, STAGES, plan, refused, said, start
 
-from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Symlink, Unsupported, UpdateLdCache, WriteFile
+from cdi_hpc.plan import Action, Bind, MountFilesystem, SetEnv, Symlink, Unsupported, UpdateLdCache, WriteFile
 from cdi_hpc.render.bash import script
-
-STAGES = ("overlay", "underlay")
-
-HERE = at("containerEdits.mounts[0]")
-
-
-def start(
-    plan: Plan, tmp_path: Path, image: str | Path, command: Sequence[str], *options: str
-) -> subprocess.CompletedProcess[bytes]:
-    path = tmp_path / "script.bash"
-    path.write_bytes(as_bytes(script(plan)))
-    return subprocess.run(["bash", path, *options, image, *command], capture_output=True, check=False, timeout=120)
-
-
-def said(done: subprocess.CompletedProcess[bytes]) -> bytes:
-    assert (done.returncode, done.stderr) == (0, b"")
-    return done.stdout
-
-
-def refused(done: subprocess.CompletedProcess[bytes]) -> str:
-    """The one line that a script says when it refuses."""
-    assert (done.returncode, done.stdout) == (125, b"")
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
-def plan(*actions: Action, private_dev: str | None = None) -> Plan:
-    return Plan(("lab.example/thing=one",), actions, private_dev)
-
-
-@pytest.fixture
-def source(tmp_path) -> Path:
-    """A directory of the host with a file, a directory and a link in it."""
-    directory = tmp_path / "source"
-    (directory / "below").mkdir(parents=True)
-    (directory / "file").write_text("from the host\n")
-    (directory / "below" / "entry").write_text("below\n")
-    (directory / "link").symlink_to("file")
-    return directory
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -176,9 +136,7 @@ def test_a_target_that_is_a_link_in_the_image_is_bound_where_it_leads(lab, tmp_p
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_directories_keep_their_modes_when_something_is_added_to_them(lab, tmp_path, stage):
-    image = tmp_path / "image"
-    subprocess.run(["cp", "-a", lab.image("musl"), image], check=True)
+def test_directories_keep_their_modes_when_something_is_added_to_them(image, tmp_path, stage):
     (image / "open").mkdir()
     (image / "open").chmod(0o1777)
     (image / "closed").mkdir(mode=0o750)
@@ -308,7 +266,7 @@ cd "$1" && cat usr/lib/new-file opt/whole/below/entry && readlink usr/lib/link o
 def test_the_mounts_alone_can_be_applied_to_a_root_that_somebody_else_made(lab, tmp_path, source):
     actions = (
         Bind(f"{source}/file", "/lib/new-file", "file", HERE, ("ro", "nosuid")),
-        Bind(str(source), "/opt/whole", "directory", HERE, ("ro",)),
+        Bind(str(source), "/opt/whole", "directory", HERE, ("ro", "nodev")),
         Symlink("/opt/whole/added", "file", HERE),
         Symlink("/lib/link", "new-file", HERE),
     )

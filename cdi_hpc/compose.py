@@ -234,6 +234,7 @@ class _Composer:
         return any(point.startswith(prefix) and point != directory for point in self.composition.submounts)
 
     def _list(self, directory: str) -> list[os.DirEntry[str]]:
+        self.assembly.tree.witness.saw(self.composition.host_prefix + directory, "names")
         with os.scandir(self.composition.host_prefix + directory) as entries:
             return list(entries)
 

@@ -40,10 +40,13 @@ class CdiError(Exception):
 
 
 def printable(text: str) -> str:
-    """Text safe for one line of a terminal: anything unprintable is escaped as Python would in a string."""
+    """Text safe for one line of a terminal: anything unprintable is escaped as Python would in a string.
+
+    Not by a codec: Python would look for that one in files, which after a change of root are the image's.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def assert_never(value: NoReturn) -> NoReturn:

@@ -9,6 +9,8 @@ import stat
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from cdi_hpc.witness import Witness
+
 NodeKind = Literal["file", "directory", "character", "block", "fifo", "socket"]
 
 _KINDS: tuple[tuple[int, NodeKind], ...] = (
@@ -81,8 +83,13 @@ class Host(Protocol):
 class LiveHost:
     """This machine, as the calling user sees it."""
 
+    def __init__(self, witness: Witness | None = None) -> None:
+        """Let ``witness`` know of everything that is looked at."""
+        self._witness = witness or Witness()
+
     def node(self, path: str) -> HostNode | None:
         """See :class:`Host`."""
+        self._witness.saw(path, "node")
         try:
             found = os.stat(path)
             flags = mount_flags(path)
@@ -110,6 +117,7 @@ class LiveHost:
 
     def read(self, path: str) -> bytes | None:
         """See :class:`Host`."""
+        self._witness.saw(path, "content")
         try:
             with open(path, "rb") as stream:
                 return stream.read()
@@ -129,6 +137,7 @@ class LiveHost:
 
     def link(self, path: str) -> str | None:
         """See :class:`Host`."""
+        self._witness.saw(path, "link")
         try:
             return os.readlink(path)
         except OSError:

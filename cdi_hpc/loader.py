@@ -95,6 +95,7 @@ class LoaderView:
         entry = self._tree.entry(directory)
         below = {}
         if entry is not None and entry.host_path is not None:
+            self._tree.witness.saw(entry.host_path, "names")
             with os.scandir(entry.host_path) as entries:
                 below = {found.name: _kind(found) for found in entries}
         foreign = self._is_foreign(directory)

@@ -6,8 +6,9 @@ Names follow the specification (https://tags.cncf.io/container-device-interface,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Mapping, Optional, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -21,10 +22,10 @@ class DeviceNode:
     type: str = ""  # "", "b" block, "c" or "u" character, "p" FIFO
     major: int = 0
     minor: int = 0
-    file_mode: Optional[int] = None
+    file_mode: int | None = None
     permissions: str = ""  # cgroup access: any of "rwm", "none", or "" for "rwm"
-    uid: Optional[int] = None
-    gid: Optional[int] = None
+    uid: int | None = None
+    gid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Hook:
     path: str
     args: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
-    timeout: Optional[int] = None  # seconds
+    timeout: int | None = None  # seconds
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class ContainerEdits:
     mounts: tuple[Mount, ...] = ()
     hooks: tuple[Hook, ...] = ()
     additional_gids: tuple[int, ...] = ()
-    intel_rdt: Optional[IntelRdt] = None
+    intel_rdt: IntelRdt | None = None
 
 
 @dataclass(frozen=True)
@@ -151,4 +152,4 @@ class ResolvedEdits:
     mounts: tuple[Sourced[Mount], ...] = ()
     hooks: tuple[Sourced[Hook], ...] = ()
     additional_gids: tuple[Sourced[int], ...] = ()
-    intel_rdt: Optional[Sourced[IntelRdt]] = None
+    intel_rdt: Sourced[IntelRdt] | None = None

@@ -18,6 +18,7 @@ from cdi_hpc.document import MAX_BYTES
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.model import Device, Spec
 from cdi_hpc.validate import Checked, check
+from cdi_hpc.witness import Witness
 
 #: SPEC.md, "CDI JSON Specification": static specs, then generated ones.
 DEFAULT_DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
@@ -149,11 +150,19 @@ def spec_directories(environ: Mapping[str, str], named: Sequence[str] = ()) -> t
     return tuple(SpecDirectory(path) for path in DEFAULT_DIRECTORIES)
 
 
-def load_registry(directories: Sequence[SpecDirectory], *, strict: bool = False, schema: bool = False) -> Registry:
+def load_registry(
+    directories: Sequence[SpecDirectory],
+    *,
+    strict: bool = False,
+    schema: bool = False,
+    witness: Witness | None = None,
+) -> Registry:
     """Read all specs of some directories. Never raises for what it finds there: see ``Registry.errors``."""
     builder = _Builder(directories=tuple(directories))
     for priority, directory in enumerate(directories):
         builder.looked_at.append(directory.path)
+        if witness is not None:
+            witness.saw(directory.path, "names")
         try:
             paths = spec_files(directory)
         except CdiError as error:
@@ -161,12 +170,15 @@ def load_registry(directories: Sequence[SpecDirectory], *, strict: bool = False,
             continue
         for path in paths:
             builder.looked_at.append(path)
-            builder.add(load_spec(path, strict=strict, schema=schema), priority, directory.path)
+            checked = load_spec(path, strict=strict, schema=schema, witness=witness)
+            builder.add(checked, priority, directory.path)
     return builder.finish()
 
 
-def load_spec(path: str, *, strict: bool = False, schema: bool = False) -> Checked:
+def load_spec(path: str, *, strict: bool = False, schema: bool = False, witness: Witness | None = None) -> Checked:
     """Read one spec file; that it can't be read is an error like any other."""
+    if witness is not None:
+        witness.saw(path, "content")
     try:
         data = _read(path)
     except CdiError as error:

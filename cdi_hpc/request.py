@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from cdi_hpc import names
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.registry import ENVIRONMENT_VARIABLE, RegisteredDevice, Registry, load_spec
+from cdi_hpc.witness import Witness
 
 #: The device name that stands for the whole kind where no device has it.
 ALL = "all"
@@ -37,7 +38,9 @@ class Resolution:
     looked_at: tuple[str, ...] = ()
 
 
-def resolve(arguments: Sequence[str], registry: Registry, *, strict: bool = False) -> Resolution:
+def resolve(
+    arguments: Sequence[str], registry: Registry, *, strict: bool = False, witness: Witness | None = None
+) -> Resolution:
     """The devices that a request means.
 
     Raises:
@@ -45,7 +48,7 @@ def resolve(arguments: Sequence[str], registry: Registry, *, strict: bool = Fals
             what was perhaps meant.
 
     """
-    resolver = _Resolver(registry, strict=strict)
+    resolver = _Resolver(registry, strict=strict, witness=witness)
     for argument in arguments:
         for wanted in _split(argument):
             resolver.add(wanted, argument)
@@ -70,7 +73,8 @@ def _split(argument: str) -> list[str]:
 class _Resolver:
     """Collects devices and problems, one part of the request after the other."""
 
-    def __init__(self, registry: Registry, *, strict: bool) -> None:
+    def __init__(self, registry: Registry, *, strict: bool, witness: Witness | None) -> None:
+        self.witness = witness
         self.registry = registry
         self.strict = strict
         self.devices: list[RegisteredDevice] = []
@@ -91,7 +95,7 @@ class _Resolver:
 
     def _add_file(self, path: str) -> None:
         absolute = os.path.abspath(path)
-        checked = load_spec(absolute, strict=self.strict)
+        checked = load_spec(absolute, strict=self.strict, witness=self.witness)
         self.looked_at.append(absolute)
         self.warnings += checked.warnings
         self.problems += checked.errors

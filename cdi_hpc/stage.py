@@ -24,6 +24,7 @@ from cdi_hpc.plan import (
     WriteFile,
 )
 from cdi_hpc.tree import ContainerTree, Entry, StagedFile, StagedLink, host_path, is_kernels
+from cdi_hpc.witness import Witness
 
 _UNREADABLE = "the image's owner can change that, or the image leads there by a link that it should not have"
 
@@ -66,7 +67,7 @@ class Assembly:
     messages: list[str] = field(default_factory=list)
 
 
-def assemble(actions: Iterable[Action], image: str) -> Assembly:
+def assemble(actions: Iterable[Action], image: str, witness: Witness | None = None) -> Assembly:
     """Put actions into the tree of an image, in order.
 
     The loader's cache comes last, whatever its place in the order: it lists what everything else put there.
@@ -74,12 +75,13 @@ def assemble(actions: Iterable[Action], image: str) -> Assembly:
     Args:
         actions: base actions of the launcher first, then the plan's.
         image: absolute path of the image's directory, without links.
+        witness: is told of everything that is looked at.
 
     Raises:
         CdiError: every action that can't be put in its place, each with where it came from.
 
     """
-    assembly = Assembly(ContainerTree(image))
+    assembly = Assembly(ContainerTree(image, witness))
     problems: list[Problem] = []
     compat: list[CudaCompat] = []
     caches: list[UpdateLdCache] = []

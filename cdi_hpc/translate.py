@@ -10,7 +10,6 @@ import errno
 import os
 import posixpath
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Literal
 
 from cdi_hpc import hooks as hook_table
@@ -390,8 +389,3 @@ def _against_host_dev(action: Action, host: Host) -> str | None:
     if isinstance(action, Bind) and action.source != action.target:
         return f"{action.source} is to be seen as {action.target}"
     return None
-
-
-def with_private_dev(plan: Plan, reason: str) -> Plan:
-    """The same plan with a /dev of its own, when the user or a launcher asks for one."""
-    return plan if plan.private_dev else replace(plan, private_dev=reason)

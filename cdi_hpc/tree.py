@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal, Union
 
 from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.witness import Aspect, Witness
 
 EntryKind = Literal["directory", "file", "link", "special"]
 
@@ -83,8 +84,9 @@ class Entry:
 class ContainerTree:
     """The merged tree; built up by mounting and staging, asked by everything that needs the container's view."""
 
-    def __init__(self, image: str) -> None:
+    def __init__(self, image: str, witness: Witness | None = None) -> None:
         """Begin with an image: the absolute path of a directory on the host, without links."""
+        self.witness = witness or Witness()
         self.regions: list[Region] = [Region("/", image)]
         self._newest_at: dict[str, int] = {"/": 0}
         self._staged: list[dict[str, Staged]] = [{}]
@@ -151,6 +153,8 @@ class ContainerTree:
         entry = self.entry(real_path)
         if entry is None or entry.kind != "directory":
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), real_path)
+        if entry.host_path is not None:
+            self.witness.saw(entry.host_path, "names")
         names = set(os.listdir(entry.host_path)) if entry.host_path is not None else set()
         return sorted(names.union(self.added_names(real_path)))
 
@@ -170,6 +174,7 @@ class ContainerTree:
             return io.BytesIO(entry.staged.content)
         if entry.kind != "file" or entry.host_path is None:
             raise OSError(errno.EINVAL, "not a regular file", real_path)
+        self.witness.saw(entry.host_path, "content")
         return open_regular(entry.host_path)
 
     def read(self, path: str, limit: int = 1 << 24) -> bytes | None:
@@ -243,7 +248,7 @@ class ContainerTree:
     def _region_root(self, region: Region) -> Entry:
         if region.source is None:
             return Entry("directory")
-        return self._lstat(region.source) or Entry("special", host_path=region.source)
+        return self._lstat(region.source, "node") or Entry("special", host_path=region.source)
 
     def _below(self, region: Region, real_path: str) -> Entry | None:
         if region.source is None:
@@ -261,8 +266,8 @@ class ContainerTree:
             return None
         return below.host_path
 
-    @staticmethod
-    def _lstat(path: str) -> Entry | None:
+    def _lstat(self, path: str, aspect: Aspect = "name") -> Entry | None:
+        self.witness.saw(path, aspect)
         try:
             mode = os.lstat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
 from cdi_hpc.cli import PROBLEM, complain
-from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, read_registry, strict, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.lookup import read_registry
 from cdi_hpc.registry import Registry
 
 
@@ -23,7 +25,7 @@ def command(cdi_dirs: tuple[str, ...], strict: bool, output_format: str, verbose
     What is wrong with spec files is said on standard error. Exits with 1 if a file has errors.
     """
     reporter = Reporter(verbose + quiet)
-    registry = read_registry(cdi_dirs, is_strict=strict)
+    registry = read_registry(cdi_dirs, os.environ, strict=strict)
     if output_format == "json":
         print_json(_document(registry))
     else:

@@ -30,6 +30,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
         widths = [max(map(len, column)) for column in zip(columns, *cells)]
         for row in (columns, *cells):
             sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
+    # What is said about the table on standard error comes after it, also where both go into one file.
+    sys.stdout.flush()
 
 
 def _print_fitted(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
 from cdi_hpc import describe
-from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, resolve_devices, strict, unknown_hooks, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, unknown_hooks, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
 from cdi_hpc.launch import embedded
+from cdi_hpc.lookup import resolve_devices
 from cdi_hpc.plan import Plan
 from cdi_hpc.stage import Assembly, CoverFile
 from cdi_hpc.translate import translate
@@ -50,7 +52,9 @@ def command(
     """
     reporter = Reporter(verbose + quiet)
     host = LiveHost()
-    plan = translate(resolve_devices(devices, cdi_dirs, reporter, is_strict=strict), host, unknown_hooks=unknown_hooks)
+    plan = translate(
+        resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict), host, unknown_hooks=unknown_hooks
+    )
     messages, places = _in_image(plan, host, image)
     if output_format == "json":
         document = describe.plan_document(plan, launcher)

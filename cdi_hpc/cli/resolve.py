@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import click
 
-from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, resolve_devices, strict, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.encode import resolved_to_json
+from cdi_hpc.lookup import resolve_devices
 from cdi_hpc.model import ResolvedEdits
 
 
@@ -30,7 +32,7 @@ def command(
 
     Order and merging are those of the CDI reference library. What becomes of the edits here is shown by 'plan'.
     """
-    resolved = resolve_devices(devices, cdi_dirs, Reporter(verbose + quiet), is_strict=strict)
+    resolved = resolve_devices(devices, cdi_dirs, os.environ, Reporter(verbose + quiet), strict=strict)
     if output_format == "json":
         print_json(resolved_to_json(resolved))
     else:

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from cdi_hpc.cli.options import Reporter, cdi_dir, resolve_devices, strict, unknown_hooks, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity
 from cdi_hpc.host import LiveHost
+from cdi_hpc.lookup import resolve_devices
 from cdi_hpc.translate import translate
 
 
@@ -44,7 +45,7 @@ def command(
     from cdi_hpc.render import bash
 
     reporter = Reporter(verbose + quiet)
-    resolved = resolve_devices(devices, cdi_dirs, reporter, is_strict=strict)
+    resolved = resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict)
     plan = translate(resolved, LiveHost(), unknown_hooks=unknown_hooks)
     for lack in plan.unsupported():
         reporter.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")

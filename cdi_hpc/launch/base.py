@@ -13,26 +13,39 @@ from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, WriteFile
 from cdi_hpc.translate import BIND_KINDS, container_path
 from cdi_hpc.tree import ContainerTree
+from cdi_hpc.witness import Witness
 
 ORIGIN = Origin("cdi-hpc run", "", "base")
 
 #: Nodes that every program expects (OCI runtime specification, "Default Devices"), and /dev/fuse for nested launchers.
-_STANDARD_NODES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "fuse")
+_STANDARD_NODES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
 _STANDARD_LINKS = (
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
     ("/dev/stdout", "/proc/self/fd/1"),
     ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
 )
 
 #: Of a uid or gid. Python refuses to convert thousands of digits, which an image may hold.
 _MOST_DIGITS = 10
 
 
-def base_actions(image: str, host: Host, *, private_dev: bool, contain: bool) -> list[Action]:
+def base_actions(
+    image: str, host: Host, *, private_dev: bool, contain: bool, accounts: bool = True, witness: Witness | None = None
+) -> list[Action]:
     """Actions that come before the plan's.
 
     ``/`` as the image has all of this already; only a private /dev, and with ``contain`` a private /tmp, are new.
+
+    Args:
+        image: absolute path of the image's directory.
+        host: the machine.
+        private_dev: /dev is made anew, not bound.
+        contain: /tmp and /dev/shm are made anew as well.
+        accounts: the calling user and his groups are added to the image's passwd and group.
+        witness: is told of everything that is looked at in the image.
+
     """
     actions: list[Action] = []
     if image != "/":
@@ -46,7 +59,7 @@ def base_actions(image: str, host: Host, *, private_dev: bool, contain: bool) ->
         actions += _binds(("/tmp",), host)  # noqa: S108
     if image != "/":
         actions += _binds(("/etc/resolv.conf", "/etc/hosts"), host)
-        actions += _accounts(ContainerTree(image))
+        actions += _accounts(ContainerTree(image, witness)) if accounts else []
     return actions
 
 
@@ -64,7 +77,19 @@ def _private_dev(host: Host, *, contain: bool) -> list[Action]:
     # "echo > /dev/null" would fail (protected_regular, sysctl/fs).
     actions: list[Action] = [MountFilesystem("tmpfs", "dev", "/dev", ORIGIN, ("noexec", "nosuid"), ("mode=755",))]
     actions += _binds(tuple(f"/dev/{name}" for name in _STANDARD_NODES), host)
-    actions += _binds(("/dev/pts", "/dev/mqueue"), host)
+    # An instance of its own: the host's /dev/ptmx, bound here, would find no devpts beside it, and the ptmx in the
+    # host's instance is for nobody (mode 000). So does every container runtime.
+    actions.append(
+        MountFilesystem(
+            "devpts",
+            "devpts",
+            "/dev/pts",
+            ORIGIN,
+            ("noexec", "nosuid"),
+            ("newinstance", "ptmxmode=0666", "mode=0620"),
+        )
+    )
+    actions += _binds(("/dev/mqueue",), host)
     if contain:
         flags = ("nodev", "noexec", "nosuid")
         actions.append(MountFilesystem("tmpfs", "shm", "/dev/shm", ORIGIN, flags, ("mode=1777",)))  # noqa: S108
@@ -77,6 +102,8 @@ def _private_dev(host: Host, *, contain: bool) -> list[Action]:
 def _accounts(image: ContainerTree) -> list[Action]:
     """The image's passwd and group with the calling user added where they are missing."""
     actions: list[Action] = []
+    for table in ("/etc/passwd", "/etc/group"):
+        image.witness.saw(table, "content")  # where the host's names of our ids come from, mostly
     uid, gid = os.getuid(), os.getgid()
     passwd = image.read("/etc/passwd") or b""
     if uid not in _ids(passwd):

@@ -18,6 +18,7 @@ from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Plan, SetEnv
 from cdi_hpc.stage import Assembly, assemble
 from cdi_hpc.steps import ROOT
+from cdi_hpc.witness import Witness
 
 _NO_OVERLAY_FIX = "leave out --stage=underlay, or where the kernel refuses overlays, --writable-tmpfs"
 
@@ -35,6 +36,7 @@ class RunOptions:
         writable_tmpfs: the root is writable; changes are lost at the end.
         contain: a /dev with the requested devices only and a /tmp of its own.
         stage: how the root is made; ``auto`` tries overlay first.
+        everybody: the launch is compiled for every user, whose names are not known.
 
     """
 
@@ -44,9 +46,10 @@ class RunOptions:
     writable_tmpfs: bool = False
     contain: bool = False
     stage: StageMode = "auto"
+    everybody: bool = False
 
 
-def prepare(plan: Plan, image: str, host: Host, options: RunOptions) -> Assembly:
+def prepare(plan: Plan, image: str, host: Host, options: RunOptions, witness: Witness | None = None) -> Assembly:
     """Put the plan, and what every container gets, into the image's tree. Nothing is changed on the host.
 
     Raises:
@@ -59,8 +62,15 @@ def prepare(plan: Plan, image: str, host: Host, options: RunOptions) -> Assembly
     if fatal:
         raise CdiError(fatal)
     private_dev = plan.private_dev is not None or options.contain
-    before = base_actions(image, host, private_dev=private_dev, contain=options.contain)
-    return assemble([*before, *user_binds(options.binds, host), *plan.actions], image)
+    before = base_actions(
+        image,
+        host,
+        private_dev=private_dev,
+        contain=options.contain,
+        accounts=not options.everybody,
+        witness=witness,
+    )
+    return assemble([*before, *user_binds(options.binds, host), *plan.actions], image, witness)
 
 
 def run(plan: Plan, assembly: Assembly, command: Sequence[str], options: RunOptions, *, attended: bool = False) -> int:
@@ -99,6 +109,8 @@ def _attend(
         _become(assembly, command, env, current, points, options)
     except CdiError as error:
         sys.stderr.write("".join(f"cdi-hpc: error: {problem}\n" for problem in error.problems))
+    except OSError as error:
+        sys.stderr.write(f"cdi-hpc: error: {error.filename or 'system'}: {error.strerror}\n")
     finally:
         # Whatever happened, the parent cleans up, not this copy of it.
         sys.stderr.flush()
@@ -115,12 +127,13 @@ def _become(
 ) -> NoReturn:
     modes: tuple[Mode, ...] = ("overlay", "underlay") if options.stage == "auto" else (options.stage,)
     umask = os.umask(0)
+    drop_privileges = process.import_nothing_more()
     workspace = runner.Workspace()
     _build(workspace, assembly, modes, points, options)
     os.umask(umask)
     workspace.become_root(ROOT)
     process.enter_directory(options.workdir, current)
-    process.drop_privileges()
+    drop_privileges()
     process.execute(command, env)
 
 
@@ -133,8 +146,7 @@ def _build(
 ) -> None:
     for mode in modes:
         composition = Composition(mode, points, runner.HOST_PREFIX, writable=options.writable_tmpfs)
-        if mode == "underlay" and options.writable_tmpfs:
-            raise CdiError(Problem("--writable-tmpfs", "needs an overlay, and there is none", _NO_OVERLAY_FIX))
+        check_mode(mode, options)
         try:
             workspace.apply(compose(assembly, composition))
         except runner.OverlayRefusedError as refused:
@@ -144,6 +156,12 @@ def _build(
             workspace.discard()
         else:
             return
+
+
+def check_mode(mode: Mode, options: RunOptions) -> None:
+    """Refuse what a mode can't do (CdiError)."""
+    if mode == "underlay" and options.writable_tmpfs:
+        raise CdiError(Problem("--writable-tmpfs", "needs an overlay, and there is none", _NO_OVERLAY_FIX))
 
 
 def _current_directory() -> str:

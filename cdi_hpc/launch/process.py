@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, Callable, NoReturn
 
 from cdi_hpc.errors import CdiError, Problem, printable
 from cdi_hpc.launch import kernel
@@ -72,14 +72,32 @@ def enter_directory(wanted: str | None, current: str) -> None:
         os.chdir("/")
 
 
-def drop_privileges() -> None:
-    """No capability, now or after any exec, and no_new_privs (capabilities(7), prctl(2)).
+def import_nothing_more() -> Callable[[], None]:
+    """Import what is still needed, and make sure that nothing else ever is; call it before the root is changed.
 
-    python-prctl, where it is installed, does the calls; it knows the bounding set of newer kernels.
+    Python looks for modules, codecs among them, when they are first asked for. After a change of root it would find
+    them in the image, and run them with our privileges.
+
+    Returns:
+        What drops the privileges: see :func:`drop_privileges`.
+
     """
     try:
         import prctl
     except ImportError:
+        prctl = None
+    sys.meta_path.clear()
+    sys.path.clear()
+    sys.path_hooks.clear()
+    return lambda: drop_privileges(prctl)
+
+
+def drop_privileges(prctl: Any = None) -> None:
+    """No capability, now or after any exec, and no_new_privs (capabilities(7), prctl(2)).
+
+    python-prctl, where it is installed, does the calls; it knows the bounding set of newer kernels.
+    """
+    if prctl is None:
         _drop_bounding_set()
         kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)
         kernel.drop_capabilities()

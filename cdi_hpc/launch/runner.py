@@ -113,16 +113,23 @@ class Workspace:
     """A private tmpfs that has become the root directory, with the host's root at HOST_PREFIX."""
 
     def __init__(self) -> None:
-        """Mount the tmpfs over a directory of the host, in our namespace only, and make it the root."""
+        """Mount the tmpfs over a directory of the host, in our namespace only, and make it the root.
+
+        Raises:
+            CdiError: the kernel refuses it.
+
+        """
         place = next((path for path in _WORKSPACE_PLACES if os.path.isdir(path)), None)
         if place is None:
             raise CdiError(Problem("/tmp", "not there, and a place for private mounts is needed", "make the directory"))  # noqa: S108
-        kernel.mount("cdi-hpc", place, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
-        os.mkdir(place + HOST_PREFIX, 0o755)
-        kernel.pivot_root(place, place + HOST_PREFIX)
-        os.chdir("/")
-        self._host = os.open(HOST_PREFIX, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._fresh()
+        try:
+            kernel.mount("cdi-hpc", place, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+            os.mkdir(place + HOST_PREFIX, 0o755)
+            _exchange_root(place, place + HOST_PREFIX)
+            self._host = os.open(HOST_PREFIX, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fresh()
+        except OSError as error:
+            raise CdiError(Problem(place, f"can't become a workspace for mounts: {error.strerror}")) from None
 
     def _fresh(self) -> None:
         """A second tmpfs for the steps, so that a try can be thrown away whole."""
@@ -160,9 +167,12 @@ class Workspace:
         os.close(self._host)
         os.close(self._top)
         # The old root is stacked on the new one, then detached: no place in the image is needed for it.
-        kernel.pivot_root(".", ".")
-        kernel.umount(".", kernel.MNT_DETACH)
-        os.chdir("/")
+        try:
+            kernel.pivot_root(".", ".")
+            kernel.umount(".", kernel.MNT_DETACH)
+            os.chdir("/")
+        except OSError as error:
+            raise CdiError(Problem("/", f"the container's root can't be entered: {error.strerror}")) from None
 
     def _do(self, step: Step) -> None:
         if isinstance(step, MakeDirectory):
@@ -228,6 +238,24 @@ class Workspace:
             data += f",upperdir=/work/{step.writable}/upper,workdir=/work/{step.writable}/work,userxattr"
         with _Opened(self._open(step.path)) as target:
             kernel.mount("overlay", _fd_path(target), "overlay", kernel.flag_bits(step.flags), data)
+
+
+def _exchange_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2), also where the root is the kernel's own rootfs (a diskless node that never left its initramfs).
+
+    That one can't be moved: it is seen at ``put_old`` by a bind, and the new root is moved over it. chroot(2) to a
+    mount on top of the root does not count as being in a chroot, so user namespaces can still be made inside.
+    """
+    try:
+        kernel.pivot_root(new_root, put_old)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        kernel.mount("/", put_old, "", kernel.MS_BIND | kernel.MS_REC)
+        os.chdir(new_root)
+        kernel.mount(new_root, "/", "", kernel.MS_MOVE)
+        os.chroot(".")
+    os.chdir("/")
 
 
 class _Opened:

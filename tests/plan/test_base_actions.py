@@ -69,14 +69,13 @@ def test_a_private_dev_has_the_standard_nodes_that_the_host_has_and_the_usual_li
     assert in_dev == {
         "/dev/null": "/dev/null",
         "/dev/zero": "/dev/zero",
-        "/dev/ptmx": "/dev/pts/ptmx",
-        "/dev/pts": "/dev/pts",
         "/dev/shm": "/dev/shm",
     }
-    assert new_filesystems(actions) == ["/dev"]
+    assert new_filesystems(actions) == ["/dev", "/dev/pts"]
     links = {action.path: action.points_to for action in actions if isinstance(action, Symlink)}
     assert links["/dev/fd"] == "/proc/self/fd"
-    assert set(links) == {"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"}
+    assert links["/dev/ptmx"] == "pts/ptmx"
+    assert set(links) == {"/dev/fd", "/dev/ptmx", "/dev/stdin", "/dev/stdout", "/dev/stderr"}
 
 
 def test_the_private_dev_is_not_world_writable():
@@ -88,7 +87,7 @@ def test_the_private_dev_is_not_world_writable():
 @pytest.mark.parametrize("root", ["/", "image"])
 def test_a_contained_command_has_a_tmp_and_shared_memory_of_its_own(image, root):
     actions = base_actions(image({}) if root == "image" else "/", host(MACHINE), private_dev=True, contain=True)
-    assert new_filesystems(actions) == ["/dev", "/dev/shm", "/tmp"]
+    assert new_filesystems(actions) == ["/dev", "/dev/pts", "/dev/shm", "/tmp"]
     assert not {"/tmp", "/dev/shm"} & set(bound(actions))
 
 

@@ -25,7 +25,7 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
-from cdi_hpc.translate import container_path, translate, with_private_dev
+from cdi_hpc.translate import container_path, translate
 
 ORIGIN = Origin("/etc/cdi/vendor.yaml", "vendor.com/class=one", "devices[0].containerEdits.x[0]")
 NULL = {"/dev/null": "c 1:3 mode=666", "/dev/gpu": "c 195:0 mode=666"}
@@ -580,11 +580,6 @@ def test_the_hosts_dev_will_do_unless_it_shows_something_else(fields, words):
 def test_a_node_that_can_not_be_looked_at_is_not_in_the_hosts_dev():
     on = host({"/dev/null": "c 1:3"}, look_errors={"/dev/x": errno.EACCES})
     assert plan_of(on, device_nodes=[DeviceNode("/dev/x", "/dev/null")]).private_dev == "the host's /dev has no /dev/x"
-
-
-def test_a_private_dev_can_be_asked_for_and_the_plans_own_reason_is_kept():
-    assert with_private_dev(Plan((), ()), "asked").private_dev == "asked"
-    assert with_private_dev(Plan((), (), "renamed"), "asked").private_dev == "renamed"
 
 
 # Nothing disappears ---------------------------------------------------------------------------------------------

@@ -126,6 +126,16 @@ read_link() { # REAL
   link_text[$1]=$text
 }
 
+# text: what a regular file of the container holds, up to a NUL byte; '' without one that can be
+# read. An image could have a FIFO there, or a file without end.
+read_text() { # PATH
+  resolve "$1"
+  text=''
+  [[ $kind == f && -f $here && -r $here ]] || return 0
+  IFS= read -r -d '' -n 16777216 text <"$here"
+  return 0
+}
+
 # --- The stage: entries that the image lacks ---------------------------------------------------
 
 # Notes that a missing path is to be made, and the directories above it. Sets where, its path in
@@ -540,10 +550,8 @@ read_conf() { # PATH
   local line pattern directory match lines=()
   [[ -z ${conf_read[$1]-} ]] || return 0
   conf_read[$1]=yes
-  resolve "$1"
-  # A regular file: an image could have a FIFO there.
-  [[ $kind == f && -f $here && -r $here ]] || return 0
-  mapfile -t lines <"$here"
+  read_text "$1"
+  mapfile -t lines <<<"$text"
   for line in "${lines[@]}"; do
     line=${line%%#*}
     line=${line#"${line%%[![:space:]]*}"}
@@ -670,8 +678,11 @@ make_ldcache() {
   } >"$work/loader/conf" || die 'can not write %q' "$work/loader/conf"
   hide_auxiliary_cache
   exec {directory}<"$work/loader" || die 'can not open %q' "$work/loader"
-  ldconfig -X -r "$root" -f "/proc/self/fd/$directory/conf" -C "/proc/self/fd/$directory/cache" \
-    >/dev/null 2>"$work/refusal"
+  # With less memory than a configuration without end could take.
+  (
+    ulimit -S -d 1048576
+    exec ldconfig -X -r "$root" -f "/proc/self/fd/$directory/conf" -C "/proc/self/fd/$directory/cache"
+  ) >/dev/null 2>"$work/refusal"
   exec {directory}<&-
   if [[ ! -s $work/loader/cache ]]; then
     IFS= read -r reason <"$work/refusal"
@@ -697,9 +708,9 @@ musl_path() {
   for loader in "$here"/ld-musl-*.so.1; do
     name=${loader##*/ld-musl-}
     name=/etc/ld-musl-${name%.so.1}.path
-    resolve "$name"
-    old=/lib:/usr/local/lib:/usr/lib
-    [[ $kind != f || ! -f $here ]] || old=$(<"$here")
+    read_text "$name"
+    old=${text%$'\n'}
+    [[ -n $old ]] || old=/lib:/usr/local/lib:/usr/lib
     printf '%s\n' "${compat[@]}" "${folders[@]}" "$old" >"$work/files/musl" || die 'can not write %q' "$name"
     bind file "$work/files/musl" "$name" bind,ro,nosuid,nodev
     return 0
@@ -839,15 +850,62 @@ add_library_path() {
   environment+=("LD_LIBRARY_PATH=$library_path${value:+:$value}")
 }
 
+# The image's passwd and group, with the caller and his groups added where they are missing. Read
+# before anything is mounted: an image's link must not lead into the host's /proc.
+accounts() { # UID GID...
+  local uid=$1 gid=$2 account name="user$1" gecos='' home=/
+  shift
+  read_text /etc/passwd
+  if ! has_id "$uid"; then
+    account=$(getent passwd "$uid" 2>/dev/null) && IFS=: read -r name _ _ _ gecos home _ <<<"$account"
+    add_lines /etc/passwd "$name:x:$uid:$gid:$gecos:$home:/bin/sh"
+  fi
+  read_text /etc/group
+  add_groups "$@"
+}
+
+add_groups() { # GID...
+  local id name lines=()
+  local -A missing=()
+  for id; do has_id "$id" || missing[$id]=group$id; done
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  while IFS=: read -r name _ id _; do missing[$id]=$name; done < <(getent group "${!missing[@]}" 2>/dev/null)
+  for id; do
+    [[ -z ${missing[$id]-} ]] || lines+=("${missing[$id]}:x:$id:")
+  done
+  add_lines /etc/group "${lines[@]}"
+}
+
+# Whether the table in text, of passwd(5) or group(5), has this number in its third field.
+has_id() { # ID
+  local pattern=$'\n[^:\n]*:[^:\n]*:0*'$1$'(:|\n|$)'
+  [[ $'\n'$text =~ $pattern ]]
+}
+
+# FILE is what is in text, and LINES.
+add_lines() { # FILE LINE...
+  local aside=$work/files/${1##*/}
+  {
+    printf %s "$text"
+    [[ -z $text || $text == *$'\n' ]] || echo
+    printf '%s\n' "${@:2}"
+  } >"$aside" || die 'can not write %q' "$aside"
+  bind file "$aside" "$1" bind,ro,nosuid,nodev
+}
+
 # What every container has, whatever the devices.
 host_directories() {
+  local file
   bind_as_is /proc /proc
   bind_as_is /sys /sys
   sys_at=$real
   if wants_private_dev; then make_dev; else bind_as_is /dev /dev; fi
   resolve /tmp
   if [[ $real == /tmp ]]; then bind directory /tmp /tmp rbind; fi
-  [[ ! -e /etc/resolv.conf ]] || bind file /etc/resolv.conf /etc/resolv.conf bind
+  [[ $image != / ]] || return 0
+  for file in /etc/resolv.conf /etc/hosts; do
+    [[ ! -e $file ]] || bind file "$file" "$file" bind
+  done
 }
 
 # An image whose /tmp is a link gets the host's /tmp where the link leads, if that is in nobody's way.
@@ -867,8 +925,8 @@ late_tmp() {
 # instance of devpts: the host's ptmx is often closed.
 make_dev() {
   local name
-  filesystem tmpfs cdi-hpc /dev mode=755
-  for name in null zero full random urandom tty; do
+  filesystem tmpfs cdi-hpc /dev noexec,nosuid,mode=755
+  for name in null zero full random urandom tty fuse; do
     [[ ! -e /dev/$name ]] || bind device "/dev/$name" "/dev/$name" bind
   done
   link /dev/fd /proc/self/fd
@@ -876,13 +934,13 @@ make_dev() {
   link /dev/stdout /proc/self/fd/1
   link /dev/stderr /proc/self/fd/2
   link /dev/ptmx pts/ptmx
-  filesystem devpts devpts /dev/pts newinstance,ptmxmode=0666,mode=0620
+  filesystem devpts devpts /dev/pts noexec,nosuid,newinstance,ptmxmode=0666,mode=0620
   for name in shm mqueue; do
     [[ ! -d /dev/$name ]] || bind_as_is "/dev/$name" "/dev/$name"
   done
 }
 
-build_container() { # IMAGE
+build_container() { # IMAGE UID GID...
   local directory_wanted
   directory_wanted=$(pwd -P && printf .)
   directory_wanted=${directory_wanted%$'\n.'}
@@ -890,6 +948,7 @@ build_container() { # IMAGE
   read_host_mounts
   make_work
   add_mount '' "$image" directory '' "$work/additions/0"
+  [[ $image == / ]] || accounts "${@:2}"
   host_directories
   plan
   prepare_loader
@@ -915,12 +974,16 @@ build_container() { # IMAGE
 # Steps 1: become root of a user namespace with a mount namespace, in which mount(8) works.
 # Mounts of the host still arrive (slave): automounted home directories need it.
 enter() { # ARGUMENT...
-  local self=${BASH_SOURCE[0]}
+  local self=$0 uid gids
   [[ -f $self ]] || die 'this script has to be a file, not a pipe: it runs twice'
+  [[ $(unshare --help 2>&1) == *--map-user* ]] ||
+    die 'the unshare of this machine is too old for --map-user: install util-linux 2.36 or newer'
   unshare --user --map-root-user --mount true 2>/dev/null || explain_no_namespaces
+  # Not UID and GROUPS: variables of the caller with these names would be taken for them.
+  { uid=$(id -u) && gids=$(id -G); } || die 'id can not say who you are'
   cdi_hpc_next=(
     unshare --user --map-root-user --mount --propagation slave
-    "$BASH" -p -- "$self" "--inside=$EUID:${GROUPS[0]}" "--stage=$stage" -- "$@"
+    "$BASH" -p -- "$self" "--inside=$uid $gids" "--stage=$stage" -- "$@"
   )
 }
 
@@ -947,9 +1010,9 @@ open_closed_streams() {
 # namespaces to chrooted processes and a container in the container would not work. So it waits, in
 # a bash that is loaded and needs nothing of the host any more, and a helper with the namespace's
 # rights calls pivot_root(8), which moves it along.
-become_command() { # UID:GID COMMAND...
-  local ids=$1 pipe ready_read ready_write go_read go_write
-  shift
+become_command() { # UID GID COMMAND...
+  local uid=$1 gid=$2 pipe ready_read ready_write go_read go_write
+  shift 2
   mkfifo -- "$work/ready" "$work/go" || die 'can not make a FIFO'
   # Opened for both first, so that neither of the other two waits for somebody at the far end.
   # shellcheck disable=SC2094
@@ -964,8 +1027,8 @@ become_command() { # UID:GID COMMAND...
   )
   exec {ready_read}<&- {go_write}>&-
   cdi_hpc_next=()
-  if [[ ${ids%:*} -ne 0 ]]; then
-    cdi_hpc_next+=(unshare --user "--map-user=${ids%:*}" "--map-group=${ids#*:}" --keep-caps)
+  if [[ $uid -ne 0 ]]; then
+    cdi_hpc_next+=(unshare --user "--map-user=$uid" "--map-group=$gid" --keep-caps)
   fi
   cdi_hpc_next+=(setpriv --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all)
   # bash has a PATH for itself where the caller has none.
@@ -1017,7 +1080,7 @@ main() { # ARGUMENT OF THE SCRIPT...
   refuse_what_is_refused
   local tool
   for tool in unshare mount umount pivot_root setpriv; do need "$tool" util-linux; done
-  for tool in mkdir mkfifo ln cp chmod stat readlink chroot; do need "$tool" coreutils; done
+  for tool in mkdir mkfifo ln cp chmod stat readlink chroot id; do need "$tool" coreutils; done
   if [[ -z $inside ]]; then
     find_image "$1"
     enter "$@"
@@ -1027,9 +1090,11 @@ main() { # ARGUMENT OF THE SCRIPT...
   umask "$mask"
 }
 
-build_and_become() { # UID:GID IMAGE COMMAND...
-  build_container "$2"
-  become_command "$1" "${@:3}"
+build_and_become() { # 'UID GID...' IMAGE COMMAND...
+  local ids=()
+  IFS=' ' read -r -a ids <<<"$1"
+  build_container "$2" "${ids[@]}"
+  become_command "${ids[0]}" "${ids[1]}" "${@:3}"
 }
 
 # The function of --only mounts: the plan on a root that somebody else has made. It is written to.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launchers import Launcher, Request, Run, Script, write_spec
+from launchers import Launcher, Native, Request, Run, Script, write_spec
 
 #: Where a launch might leave something behind.
 LEFTOVERS_IN = ("/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "/tmp"), os.environ["HOME"])
@@ -15,17 +15,18 @@ LEFTOVERS_IN = ("/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR"
 
 @pytest.fixture(scope="session")
 def ways(tmp_path_factory) -> dict[str, Launcher]:
-    return {"run": Run(), "script": Script(tmp_path_factory.mktemp("scripts"))}
+    return {"run": Run(), "native": Native(), "script": Script(tmp_path_factory.mktemp("scripts"))}
 
 
-@pytest.fixture(params=["run", "script"])
+@pytest.fixture(params=["run", "native", "script"])
 def launcher(request, ways) -> Launcher:
     return ways[request.param]
 
 
-@pytest.fixture(scope="session")
-def run() -> Run:
-    return Run()
+@pytest.fixture(params=["run", "native"])
+def run(request, ways) -> Launcher:
+    """``cdi-hpc run``, by either of its runners."""
+    return ways[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,9 @@ def host_as_it_was(lab, canary, tmp_path) -> Iterator[None]:
 
 
 def host_state() -> dict[str, object]:
-    listings = {directory: sorted(os.listdir(directory)) for directory in LEFTOVERS_IN}
+    # Compiled plans stay: that is what they are for.
+    plans = {"cdi-hpc", f"cdi-hpc-{os.getuid()}"}
+    listings = {directory: sorted({*os.listdir(directory)} - plans) for directory in LEFTOVERS_IN}
     return {"mounts": Path("/proc/self/mountinfo").read_text().splitlines(), **listings}
 
 

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import yaml
 
+from cdi_hpc.cli import FRONT_VARIABLE, find_runner
+
 #: Images that commands can be run in. "/" is the host itself.
 IMAGES = ("debian-root", "debian-user", "bare", "links", "musl", "/")
 
@@ -31,20 +33,26 @@ class Launcher(Protocol):
     Attributes:
         name: what tests are called by.
         takes_files: a SquashFS file is an image, not only a directory.
+        needs: variables that it needs to be found by itself in a checkout; an installed one needs none.
 
     """
 
     name: str
     takes_files: bool
+    needs: Mapping[str, str]
 
     def argv(self, request: Request, image: str | Path, command: Sequence[str | bytes], *, stage: str) -> list: ...
 
 
 class Run:
-    """``cdi-hpc run``."""
+    """``cdi-hpc run`` by Python."""
 
     name = "run"
     takes_files = True
+    needs: Mapping[str, str] = {}
+
+    def words(self) -> list[str]:
+        return [program(), "run", "--runner=python"]
 
     def argv(
         self,
@@ -57,7 +65,22 @@ class Run:
     ) -> list:
         devices = [word for device in request.devices for word in ("--device", device)]
         directories = [word for directory in request.directories for word in ("--cdi-dir", directory)]
-        return [program(), "run", "--stage", stage, *directories, *devices, *options, image, "--", *command]
+        return [*self.words(), "--stage", stage, *directories, *devices, *options, image, "--", *command]
+
+
+class Native(Run):
+    """``cdi-hpc-run``: the first launch of a kind compiles its plan, later ones replay it."""
+
+    name = "native"
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        return {FRONT_VARIABLE: program()}
+
+    def words(self) -> list[str]:
+        runner = find_runner({})
+        assert runner is not None, "the native runner is not built: make -C native"
+        return [runner]
 
 
 class Script:
@@ -65,6 +88,7 @@ class Script:
 
     name = "script"
     takes_files = False
+    needs: Mapping[str, str] = {}
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

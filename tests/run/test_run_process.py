@@ -168,7 +168,7 @@ def test_the_environment_is_the_callers_with_the_plans_over_it(launcher, small, 
 
 def test_an_empty_environment_gets_a_path_and_the_plans_variables_and_nothing_else(launcher, small, image):
     argv = launcher.argv(small, image, ["cat", "/proc/self/environ"])
-    done = subprocess.run(argv, env={}, capture_output=True, check=False)
+    done = subprocess.run(argv, env=launcher.needs, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     names = {entry.partition(b"=")[0] for entry in done.stdout.split(b"\0") if entry}
     extra = {b"PWD", b"SHLVL", b"_", b"OLDPWD"} if launcher.name == "script" else set()

@@ -37,12 +37,9 @@ from cdi_hpc.steps import (
     Restrict,
     Step,
 )
-from cdi_hpc.tree import Region, Staged, StagedDirectory, StagedFile, StagedLink
+from cdi_hpc.tree import Region, Staged, StagedDirectory, StagedFile, StagedLink, is_software_directory
 
 Mode = Literal["overlay", "underlay"]
-
-#: Where the host keeps what users run and read, but do not write to: with ``/`` as the image, these may be layers.
-_SOFTWARE = frozenset({"bin", "etc", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr"})
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class _Composer:
             propagation = what.propagation if what.propagation not in ("private", "rprivate") else ""
             if staged:
                 self._directory(region.target, what.source, staged, flags)
-                self._finish()
+                self._finish(close=not region.scratch)
             else:
                 self.steps.append(BindHost(what.source, path, what.recursive, flags, propagation))
         else:
@@ -130,9 +127,9 @@ class _Composer:
         if closed:
             self.steps.append(Restrict(path, what.flags))
 
-    def _finish(self) -> None:
+    def _finish(self, *, close: bool = True) -> None:
         """Close the tmpfs of underlays: only now, when every entry has been made in them."""
-        self.steps += self.restrict
+        self.steps += self.restrict if close else []
         self.restrict = []
 
     def _directory(
@@ -150,7 +147,7 @@ class _Composer:
     def _may_be_layer(self, lower: str, flags: tuple[str, ...], *, writable: bool) -> bool:
         if self.composition.mode != "overlay" or self._has_submounts(lower):
             return False
-        is_software = self.whole_host and lower.split("/")[1] in _SOFTWARE
+        is_software = self.whole_host and is_software_directory(lower)
         return writable or is_software or {"nodev", "ro"} <= {*flags}
 
     def _on_mount(self, lower: str, flags: tuple[str, ...]) -> tuple[str, ...]:

@@ -233,13 +233,13 @@ class _Builder:
         return self._root
 
     def _note_rest(self, stream: Iterator[Any]) -> None:
-        """Like the reference, only say that something follows the first document: it need not even be YAML."""
-        try:
-            if type(next(stream, None)).__name__ == "DocumentStartEvent":
-                self.notes.append("only the first document of the file is read")
-        except _UnreadableError as error:
-            line = f" from line {error.position.line}" if error.position else ""
-            self.notes.append(f"the rest of the file{line} is ignored: {error.what}")
+        """Say that there are more documents; refuse what follows and is none.
+
+        The reference stops reading here. A JSON file with a brace too many would lose half of itself that way, and
+        nobody would know.
+        """
+        if type(next(stream, None)).__name__ == "DocumentStartEvent":
+            self.notes.append("only the first document of the file is read")
 
     def _version(self, event: Any) -> None:
         if event.version in (None, (1, 1)):
@@ -376,11 +376,19 @@ def _scalar_value(event: Any) -> Any:
     return float(value) if kind == "float" else value
 
 
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+
 def _base64_text(event: Any) -> str:
+    digits = re.sub(r"[\r\n]", "", event.value)
     try:
-        return base64.b64decode(re.sub(r"[\r\n]", "", event.value), validate=True).decode()
+        # Not b64decode's own check: before Python 3.11 it lets padding pass that pads nothing.
+        text = base64.b64decode(digits).decode() if _BASE64.fullmatch(digits) else None
     except ValueError:
-        raise _UnreadableError(f"{event.value!r} is not text in base64", event.start_mark) from None
+        text = None
+    if text is None:
+        raise _UnreadableError(f"{event.value!r} is not text in base64", event.start_mark)
+    return text
 
 
 def _plain_value(text: str) -> Any:

@@ -29,6 +29,10 @@ from cdi_hpc.witness import Witness
 _UNREADABLE = "the image's owner can change that, or the image leads there by a link that it should not have"
 
 
+#: Directories where a copy may take the place of the host's: what is written there is not meant to last.
+_SCRATCH = frozenset({"/tmp"})  # noqa: S108  # the name says what it is for
+
+
 @dataclass(frozen=True)
 class CoverFile:
     """A file of ours bound over one that only the kernel makes, such as /proc/driver/nvidia/params."""
@@ -137,7 +141,9 @@ def _bind(action: Bind, assembly: Assembly) -> None:
         raise CdiError(
             Problem(action.target, f"{action.source} is a {action.kind}, but {target!r} is {found} in the image")
         )
-    assembly.mounts.append(PlacedMount(tree.mount(target, action.source), action))
+    writable = "ro" not in action.flags
+    region = tree.mount(target, action.source, writable=writable, scratch=writable and target in _SCRATCH)
+    assembly.mounts.append(PlacedMount(region, action))
 
 
 def _refuse_root(path: str, real_path: str) -> None:

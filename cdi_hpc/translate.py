@@ -150,12 +150,14 @@ def _device_differences(
             "one bound; generate the spec again if the driver was reloaded",
             origin,
         )
-    if node.permissions == "none" or (node.permissions and set(node.permissions) != set("rwm")):
+    if node.permissions == "none" or (node.permissions and not {"r", "w"} <= set(node.permissions)):
         yield Unsupported(
             f"{edit} permissions {node.permissions}",
             "device cgroup rules need privilege; the host node's owner and mode decide",
             origin,
         )
+    elif node.permissions and "m" not in node.permissions:
+        yield Note(f"{edit} permissions {node.permissions}", "nobody makes device nodes in a user namespace", origin)
     wanted = {"fileMode": node.file_mode, "uid": node.uid, "gid": node.gid}
     actual = {"fileMode": found.mode, "uid": found.uid, "gid": found.gid}
     differing = [

@@ -27,6 +27,9 @@ MAX_LINKS = 40
 KERNEL_DIRECTORIES = ("/proc", "/sys")
 
 
+_SOFTWARE = frozenset({"bin", "etc", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr"})
+
+
 @dataclass(frozen=True)
 class StagedDirectory:
     """A directory that the image lacks."""
@@ -59,11 +62,16 @@ class Region:
     Attributes:
         target: real container path where it begins.
         source: absolute host path without links, or None for a tmpfs.
+        writable: the container writes through to the source. Nothing is staged in a directory that the user can write
+            to: what takes its place would take his new files too, and lose them at the end.
+        scratch: new files are lost at some end anyway (/tmp).
 
     """
 
     target: str
     source: str | None
+    writable: bool = False
+    scratch: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class ContainerTree:
     def __init__(self, image: str, witness: Witness | None = None) -> None:
         """Begin with an image: the absolute path of a directory on the host, without links."""
         self.witness = witness or Witness()
-        self.regions: list[Region] = [Region("/", image)]
+        self.regions: list[Region] = [Region("/", image, writable=image == "/")]
         self._newest_at: dict[str, int] = {"/": 0}
         self._staged: list[dict[str, Staged]] = [{}]
         self._lower: dict[str, Entry | None] = {}
@@ -226,9 +234,9 @@ class ContainerTree:
         """Stage a file or a link at a real path whose parent exists; what is there is covered."""
         self._stage(real_path, staged)
 
-    def mount(self, real_path: str, source: str | None) -> int:
+    def mount(self, real_path: str, source: str | None, *, writable: bool = False, scratch: bool = False) -> int:
         """Begin a region at an existing real path; returns its number. What was staged below is covered."""
-        self.regions.append(Region(real_path, source))
+        self.regions.append(Region(real_path, source, writable, scratch))
         self._staged.append({})
         number = len(self.regions) - 1
         self._newest_at = {path: old for path, old in self._newest_at.items() if not _is_below(path, real_path)}
@@ -241,7 +249,24 @@ class ContainerTree:
         region = self.regions[number]
         if region.source is not None and is_kernels(host_path(region, real_path)):
             raise _problem(real_path, "not there, and only the kernel makes files below it")
+        if region.writable and not region.scratch:
+            self._refuse_to_replace(region, real_path)
         self._staged[number][real_path] = staged
+
+    @staticmethod
+    def _refuse_to_replace(region: Region, real_path: str) -> None:
+        """An entry is added to a directory by putting a copy in its place: not where the user makes files himself."""
+        wanted = host_path(region, real_path)
+        directory = posixpath.dirname(wanted)
+        if region.target == "/" and is_software_directory(wanted):
+            return
+        while len(directory) >= len(region.source or ""):
+            if os.access(directory, os.W_OK):
+                what = f"not there, and {directory!r} is yours to write to: a copy can't take its place"
+                raise CdiError(Problem(real_path, what, f"make {wanted!r} first"))
+            if directory == "/":
+                return
+            directory = posixpath.dirname(directory)
 
     # Underneath --------------------------------------------------------------------------------------------
 
@@ -290,6 +315,14 @@ def host_path(region: Region, real_path: str) -> str:
     """Where the host keeps what the region's source has at a real path."""
     relative = real_path[len(region.target) :].lstrip("/") if region.target != "/" else real_path[1:]
     return posixpath.join(region.source or "", relative) if relative else region.source or ""
+
+
+def is_software_directory(path: str) -> bool:
+    """Whether a host path is where the host keeps what users run and read, but do not write to.
+
+    With ``/`` as the image these are layers, read-only whoever the user is.
+    """
+    return path.split("/")[1] in _SOFTWARE
 
 
 def is_kernels(path: str) -> bool:

@@ -10,8 +10,7 @@ import click
 from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.lookup import read_registry
-from cdi_hpc.registry import Registry
+from cdi_hpc.registry import Registry, load_registry, spec_directories
 
 
 @click.command("list")
@@ -25,7 +24,7 @@ def command(cdi_dirs: tuple[str, ...], strict: bool, output_format: str, verbose
     What is wrong with spec files is said on standard error. Exits with 1 if a file has errors.
     """
     reporter = Reporter(verbose + quiet)
-    registry = read_registry(cdi_dirs, os.environ, strict=strict)
+    registry = load_registry(spec_directories(os.environ, cdi_dirs), strict=strict)
     if output_format == "json":
         print_json(_document(registry))
     else:

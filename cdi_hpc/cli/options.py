@@ -40,7 +40,7 @@ unknown_hooks = click.option(
 
 
 def verbosity(function: F) -> F:
-    """Add ``-v`` and ``-q``; the command gets ``verbosity``: -1 errors only, 0 warnings, 1 everything."""
+    """Add ``-v`` and ``-q``; the command gets ``verbose`` and ``quiet``, whose sum is a :class:`Reporter`'s level."""
 
     def remember(ctx: click.Context, parameter: click.Parameter, count: int) -> int:
         del ctx
@@ -55,7 +55,7 @@ def verbosity(function: F) -> F:
 
 @dataclass(frozen=True)
 class Reporter:
-    """Lines on standard error, as many as were asked for."""
+    """Lines on standard error, as many as were asked for: below 0 errors only, 0 warnings, above 0 everything."""
 
     level: int
 

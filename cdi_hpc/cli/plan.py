@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cdi_hpc import describe
+from cdi_hpc.cli import PROBLEM
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, unknown_hooks, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.host import LiveHost
@@ -45,7 +46,7 @@ def command(
     output_format: str,
     verbose: int,
     quiet: int,
-) -> None:
+) -> int:
     """Explain what a launch with DEVICEs would do.
 
     One row for each edit: what it is, where it is from, and how it is done or why not.
@@ -55,17 +56,19 @@ def command(
     plan = translate(
         resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict), host, unknown_hooks=unknown_hooks
     )
+    status = PROBLEM if any(lack.fatal for lack in plan.unsupported()) else 0
     messages, places = _in_image(plan, host, image)
     if output_format == "json":
         document = describe.plan_document(plan, launcher)
         print_json({**document, "image": image, "messages": messages})
-        return
+        return status
     rows = [(describe.what(action), str(action.origin), describe.how(action, launcher)) for action in plan.actions]
     print_table(("WHAT", "FROM", "HOW"), [*rows, *places])
     if plan.private_dev:
         reporter.warn(f"the container gets a /dev of its own: {plan.private_dev}")
     for message in messages:
         reporter.warn(message)
+    return status
 
 
 def _in_image(plan: Plan, host: LiveHost, image: str | None) -> tuple[list[str], list[tuple[str, str, str]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from cdi_hpc.cli import PROBLEM
+from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.errors import CdiError
@@ -27,7 +27,10 @@ def command(paths: tuple[str, ...], strict: bool, output_format: str, verbose: i
     are shown, each with line, column and field. Exits with 1 if a file has errors.
     """
     reporter = Reporter(verbose + quiet)
-    results = list(_check(paths, is_strict=strict))
+    results = [*_check(paths, is_strict=strict)]
+    for path in paths:
+        if not any(result.path == path or result.path.startswith(f"{path.rstrip('/')}/") for result in results):
+            reporter.warn(f"{path}: no spec files there")
     if output_format == "json":
         print_json(
             [
@@ -45,10 +48,10 @@ def command(paths: tuple[str, ...], strict: bool, output_format: str, verbose: i
             ("invalid" if result.errors else "valid", result.path, result.spec.kind if result.spec else "")
             for result in results
         ]
-        print_table(("RESULT", "SPEC", "KIND"), rows, empty="no spec files")
+        print_table(("RESULT", "SPEC", "KIND"), rows)
         for result in results:
             for problem in result.errors:
-                click.echo(f"cdi-hpc: error: {problem}", err=True)
+                complain("error", str(problem))
             for problem in result.warnings:
                 reporter.warn(problem)
     return PROBLEM if any(result.errors for result in results) else 0

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import kernel, process, runner
@@ -63,16 +64,24 @@ def _nothing_usable(path: str, server: str | None) -> Problem:
 def _served(server: str, path: str, place: str) -> Iterator[None]:
     # A session of its own: the terminal's ^C is for the command, not for what its files come from.
     # In the foreground, so that it is ours to end, and with the capability to mount kept across exec.
-    process_ = subprocess.Popen(
-        [server, "-f", path, place],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=_keep_mount_capability,  # noqa: PLW1509 - no threads here
-    )
+    # What it says goes to a file: nobody reads a pipe once it has mounted.
+    with tempfile.TemporaryFile() as said:
+        process_ = subprocess.Popen(
+            [server, "-f", path, place],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+            preexec_fn=_keep_mount_capability,  # noqa: PLW1509 - no threads here
+        )
+        with _ended(process_, place):
+            _wait_until_mounted(process_, server, path, place, said)
+            yield
+
+
+@contextlib.contextmanager
+def _ended(process_: subprocess.Popen[bytes], place: str) -> Iterator[None]:
     try:
-        _wait_until_mounted(process_, server, path, place)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -86,7 +95,7 @@ def _keep_mount_capability() -> None:
     kernel.raise_ambient(kernel.CAP_SYS_ADMIN)
 
 
-def _wait_until_mounted(server: subprocess.Popen[bytes], name: str, path: str, place: str) -> None:
+def _wait_until_mounted(server: subprocess.Popen[bytes], name: str, path: str, place: str, said_in: BinaryIO) -> None:
     before = os.stat(os.path.dirname(place)).st_dev
     deadline = time.monotonic() + _PATIENCE
     pause = 0.0005
@@ -94,7 +103,8 @@ def _wait_until_mounted(server: subprocess.Popen[bytes], name: str, path: str, p
         if os.stat(place).st_dev != before:
             return
         if server.poll() is not None:
-            said = (server.stderr.read() if server.stderr else b"").decode("utf-8", "replace").strip()
+            said_in.seek(0)
+            said = said_in.read().decode("utf-8", "replace").strip()
             what = f"{name} failed: {said.splitlines()[-1] if said else f'exit status {server.returncode}'}"
             raise CdiError(Problem(f"image {path}", what, "check the file with unsquashfs -s"))
         time.sleep(pause)

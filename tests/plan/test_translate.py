@@ -178,14 +178,14 @@ def test_a_relative_device_path_is_not_looked_up_in_the_working_directory(path, 
 @pytest.mark.parametrize(
     "permissions, write, reported",
     [
-        ("", True, False),
-        ("rwm", True, False),
-        ("mwr", True, False),
-        ("rw", True, True),
-        ("w", True, True),
-        ("r", False, True),
-        ("rm", False, True),
-        ("none", True, True),
+        ("", True, None),
+        ("rwm", True, None),
+        ("mwr", True, None),
+        ("rw", True, Note),  # nobody makes nodes in a user namespace anyway
+        ("w", True, Unsupported),
+        ("r", False, Unsupported),
+        ("rm", False, Unsupported),
+        ("none", True, Unsupported),
     ],
 )
 def test_permissions_decide_how_the_node_is_tried_and_fewer_than_all_are_reported(permissions, write, reported):
@@ -193,9 +193,9 @@ def test_permissions_decide_how_the_node_is_tried_and_fewer_than_all_are_reporte
     found = actions_of(on, device_nodes=[DeviceNode("/dev/null", permissions=permissions)])
     assert on.opened == [("/dev/null", write)]
     assert [(type(action), action.edit) for action in found[1:]] == (
-        [(Unsupported, f"deviceNodes /dev/null permissions {permissions}")] if reported else []
+        [(reported, f"deviceNodes /dev/null permissions {permissions}")] if reported else []
     )
-    assert not any(action.fatal for action in found[1:])
+    assert not any(isinstance(action, Unsupported) and action.fatal for action in found[1:])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,25 @@ import pytest
 
 HOSTILE_MODULE = "import pathlib; pathlib.Path('/tmp/{name}-of-the-image').write_text('run')\n"
 
+#: cdi-hpc with what the kernel says of pivot_root on a diskless node that runs from its initramfs.
+ON_ROOTFS = (
+    sys.executable,
+    "-c",
+    """
+import errno, sys
+from cdi_hpc import cli
+from cdi_hpc.launch import kernel
+real, calls = kernel.pivot_root, []
+def refused(new, old):
+    calls.append(new)
+    if len(calls) == 1:
+        raise OSError(errno.EINVAL, "Invalid argument", new)
+    return real(new, old)
+kernel.pivot_root = refused
+cli.main()
+""",
+)
+
 
 @pytest.fixture
 def image_with_modules(lab, tmp_path):
@@ -18,8 +37,9 @@ def image_with_modules(lab, tmp_path):
     for directory in {path for path in sys.path if path.startswith("/")} | {"/usr/lib/python3/dist-packages"}:
         place = image / directory.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
-        for name in ("prctl", "codecs", "encodings", "shlex"):
-            (place / f"{name}.py").write_text(HOSTILE_MODULE.format(name=name))
+        (place / "encodings").mkdir(exist_ok=True)
+        for name in ("prctl", "codecs", "encodings/__init__", "encodings/unicode_escape", "shlex"):
+            (place / f"{name}.py").write_text(HOSTILE_MODULE.format(name=name.replace("/", "-")))
     return image
 
 
@@ -50,19 +70,16 @@ def test_a_terminal_can_be_opened_in_a_dev_of_its_own(lab):
 
 
 def test_a_root_that_can_not_be_exchanged_is_covered(lab):
-    """What the kernel says of pivot_root on a diskless node that runs from its initramfs."""
-    program = (
-        "import errno, sys\n"
-        "from cdi_hpc.launch import kernel\n"
-        "from cdi_hpc import cli\n"
-        "real, calls = kernel.pivot_root, []\n"
-        "def refused(new, old):\n"
-        "    calls.append(new)\n"
-        "    if len(calls) == 1: raise OSError(errno.EINVAL, 'Invalid argument', new)\n"
-        "    return real(new, old)\n"
-        "kernel.pivot_root = refused\n"
-        "cli.main(['run', '--runner=python', sys.argv[1], '--', 'unshare', '-Ur', 'ls', '/'])\n"
-    )
-    done = lab.run([sys.executable, "-c", program, lab.image("debian-root")])
+    done = lab.run([*ON_ROOTFS, "run", "--runner=python", lab.image("debian-root"), "--", "unshare", "-Ur", "ls", "/"])
     assert done.returncode == 0, done.stderr
     assert "usr" in done.stdout.split()
+
+
+def test_covering_the_root_leaves_the_hosts_tmp_as_it_is(lab, tmp_path):
+    (tmp_path / "file").write_text("the host's")
+    assert str(tmp_path).startswith("/tmp/")
+    command = ["sh", "-c", 'cat "$0/file"; ls /tmp', tmp_path]
+    done = lab.run([*ON_ROOTFS, "run", "--runner=python", lab.image("debian-root"), "--", *command])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("the host's")
+    assert "work" not in done.stdout.split()

@@ -137,12 +137,9 @@ def test_only_the_first_document_is_read_and_that_is_noted():
     assert read.notes == ("only the first document of the file is read",)
 
 
-def test_what_follows_the_first_document_need_not_be_yaml_and_that_is_noted():
-    read = parse(b"a: 1\n...\n]: [", "spec.yaml")
-    assert read.value == {"a": 1}
-    assert read.notes == (
-        "the rest of the file from line 3 is ignored: not valid YAML: did not find expected <document start>",
-    )
+def test_what_follows_the_first_document_must_be_yaml_as_well():
+    with pytest.raises(CdiError, match=r"spec\.yaml:3:1: not valid YAML: did not find expected <document start>"):
+        parse(b"a: 1\n...\n]: [", "spec.yaml")
 
 
 @pytest.mark.parametrize(

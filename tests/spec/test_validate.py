@@ -420,11 +420,10 @@ def test_charliecloud_documentation_with_commas_missing_is_refused_with_its_plac
     ]
 
 
-def test_json_after_the_end_of_the_spec_is_warned_about():
+def test_json_after_the_end_of_the_spec_is_refused():
+    """Half of a file with a brace too many would be lost."""
     text = json.dumps(GOOD) + '\n"containerEdits": {}'
-    assert ["the rest of the file from line 2 is ignored" in problem.what for problem in checked(text).warnings] == [
-        True
-    ]
+    assert [str(problem) for problem in checked(text).errors] == ["spec.json:2:1: not valid JSON: extra data"]
 
 
 def test_a_version_that_never_was_is_refused():

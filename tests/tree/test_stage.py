@@ -35,8 +35,8 @@ def host(tmp_path):
     return os.path.realpath(small_trees.make(tmp_path / "host", tree))
 
 
-def bind(source, target):
-    return Bind(source, target, "directory" if os.path.isdir(source) else "file", ORIGIN)
+def bind(source, target, *flags):
+    return Bind(source, target, "directory" if os.path.isdir(source) else "file", ORIGIN, flags)
 
 
 def link(path, points_to):
@@ -115,7 +115,7 @@ def test_a_bind_that_does_not_fit_is_refused_with_its_origin(place, host, source
 
 
 def test_a_bind_below_a_bound_directory_is_seen_in_it(place, host):
-    assembly = place({}, bind(host + "/d", "/a"), bind(host + "/f", "/a/f"), bind(host + "/f", "/a/sub/new"))
+    assembly = place({}, bind(host + "/d", "/a", "ro"), bind(host + "/f", "/a/f"), bind(host + "/f", "/a/sub/new"))
     assert targets(assembly) == ["/a", "/a/f", "/a/sub/new"]
     assert assembly.tree.staged_in(0) == {"/a": DIRECTORY}
     assert assembly.tree.staged_in(1) == {"/a/sub/new": EMPTY}
@@ -216,9 +216,28 @@ def test_a_bind_goes_where_a_staged_link_leads(place, host):
 
 
 def test_a_link_in_a_bound_directory_is_staged_over_it(place, host):
-    assembly = place({}, bind(host + "/d", "/a"), link("/a/f", "elsewhere"), link("/a/new", "f"))
+    assembly = place({}, bind(host + "/d", "/a", "ro"), link("/a/f", "elsewhere"), link("/a/new", "f"))
     assert assembly.tree.staged_in(1) == {"/a/f": StagedLink("elsewhere"), "/a/new": StagedLink("f")}
     assert assembly.tree.names("/a") == ["f", "new", "sub"]
+
+
+@pytest.mark.parametrize("path, missing", [("/a/new", "new"), ("/a/sub/new", "sub/new"), ("/a/new/deep", "new")])
+def test_nothing_is_staged_where_the_user_makes_files_himself(place, host, path, missing):
+    """A copy would take the directory's place, and with it every file that he makes there."""
+    for action in (bind(host + "/f", path), link(path, "x")):
+        with pytest.raises(CdiError, match=f"make '{host}/d/{missing}' first"):
+            place({}, bind(host + "/d", "/a"), action)
+
+
+def test_on_the_host_as_image_the_same_holds_for_his_own_directories(host):
+    with pytest.raises(CdiError, match=f"make '{host}/new' first"):
+        assemble([bind("/dev/null", host + "/new")], "/")
+
+
+def test_files_of_tmp_are_not_meant_to_last_so_a_copy_takes_its_place(place, host):
+    assembly = place({}, bind(host + "/d", "/tmp"), link("/tmp/new", "f"))
+    assert assembly.tree.staged_in(1) == {"/tmp/new": StagedLink("f")}
+    assert assembly.tree.regions[1].scratch
 
 
 # Files ----------------------------------------------------------------------------------------------------------

@@ -95,9 +95,13 @@ class LiveHost:
             flags = mount_flags(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        real_path = os.path.realpath(path)
+        if real_path != path:
+            # What is done with the node is done by this path, and a link may come to lead to it by another.
+            self._witness.saw(real_path, "node")
         return HostNode(
             kind=node_kind(found.st_mode),
-            real_path=os.path.realpath(path),
+            real_path=real_path,
             major=os.major(found.st_rdev),
             minor=os.minor(found.st_rdev),
             mode=stat.S_IMODE(found.st_mode),

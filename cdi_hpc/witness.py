@@ -2,7 +2,8 @@
 
 A name that was looked up is covered by its directory: making, removing or replacing an entry changes the directory's
 times. So a few directories stand for hundreds of names, absent ones too. Files count where their content was read.
-Below /dev, /proc and /sys, whose directories change for reasons of their own, every name stands for itself.
+In directories that change for reasons of their own (below /dev, /proc and /sys; /run; sticky ones, such as /tmp) every
+name stands for itself.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from typing import Literal, Union
 
 from cdi_hpc.errors import CdiError, Problem
 
-#: Directories whose own times say nothing about a name in them.
+#: Directories whose own times say nothing about a name in them, or below them.
 _RESTLESS = ("/dev", "/proc", "/sys")
+
+#: Where daemons come and go.
+_BUSY = ("/run", "/var/run")
 
 #: How long the kernel's clock for file times may stand still, in ns: a second change in this time could go unseen
 #: (inode times have the granularity of a timer tick; 100 Hz is the slowest that is configured).
 _TICK = 20_000_000
+
+#: How often we wait for what was changed a moment ago before we take it for something that never rests.
+_WAITS = 5
 
 
 @dataclass(frozen=True)
@@ -94,35 +101,43 @@ class Witness:
 
 
 class Recorder(Witness):
-    """Notes states at the first look; :meth:`states` tells whether they still hold."""
+    """Notes states at the first look; :meth:`states` tells whether they still hold.
+
+    A state is noted when it is older than a timer tick: a change after that can't leave it as it is.
+    """
 
     def __init__(self) -> None:
         """Nothing was looked at yet."""
         self._states: dict[tuple[str, Aspect], State] = {}
+        self._moving: set[str] = set()
 
     def saw(self, path: str, aspect: Aspect) -> None:
         """See :class:`Witness`."""
-        if aspect == "name" and not _is_restless(path):
+        if aspect == "name" and not _is_busy(posixpath.dirname(path)):
             path, aspect = posixpath.dirname(path), "names"
         key = (path, aspect)
         if key not in self._states:
-            self._states[key] = _state(path, aspect)
+            self._states[key] = self._settled(path, aspect)
+
+    def _settled(self, path: str, aspect: Aspect) -> State:
+        for _ in range(_WAITS):
+            state = _state(path, aspect)
+            wait = _age_wanted(state)
+            if not wait:
+                return state
+            time.sleep(wait / 1e9)
+        self._moving.add(path)
+        return state
 
     def states(self) -> tuple[State, ...]:
-        """Everything that was seen, if all of it still holds and no later change could go unseen.
-
-        Waits for a timer tick where something has changed just now.
+        """Everything that was seen, if all of it still holds.
 
         Raises:
-            ChangedError: something changed meanwhile.
+            ChangedError: something changed meanwhile, or never stops to.
 
         """
-        newest = max((max(s.mtime, s.ctime) for s in self._states.values() if isinstance(s, _TIMED)), default=0)
-        wait = newest + _TICK - time.time_ns()
-        if 0 < wait <= _TICK:  # times in the future are somebody's clock, not a race
-            time.sleep(wait / 1e9)
         for (path, aspect), state in self._states.items():
-            if _state(path, aspect) != state:
+            if path in self._moving or _state(path, aspect) != state:
                 raise ChangedError(Problem(path, "changed while it was being translated", "try again"))
         return tuple(dict.fromkeys(self._states.values()))
 
@@ -131,16 +146,26 @@ class ChangedError(CdiError):
     """What a plan is made from changed while it was made."""
 
 
-_TIMED = (FileState, DirectoryState)
+def _age_wanted(state: State) -> int:
+    """How many ns have to pass until no change can go unseen any more."""
+    if not isinstance(state, (FileState, DirectoryState)):
+        return 0
+    wait = max(state.mtime, state.ctime) + _TICK - time.time_ns()
+    return wait if 0 < wait <= _TICK else 0  # times in the future are somebody's clock, not a race
 
 
-def _is_restless(path: str) -> bool:
-    return path.startswith(tuple(f"{top}/" for top in _RESTLESS))
+def _is_busy(directory: str) -> bool:
+    if directory in _BUSY or f"{directory}/".startswith(tuple(f"{top}/" for top in _RESTLESS)):
+        return True
+    try:
+        return bool(os.stat(directory).st_mode & stat.S_ISVTX)
+    except OSError:
+        return False
 
 
 def _state(path: str, aspect: Aspect) -> State:
     try:
-        if aspect == "link" or (aspect == "name" and os.path.islink(path)):
+        if aspect in ("link", "name") and os.path.islink(path):
             return LinkState(path, os.readlink(path))
         found = os.stat(path)
     except OSError:

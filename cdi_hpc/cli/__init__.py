@@ -2,59 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-import click
-
-from cdi_hpc import __version__
 from cdi_hpc.errors import CdiError, printable
 
 #: Exit statuses. ``run`` uses FAILED for every failure of its own, so that the command's status is the command's.
 PROBLEM, USAGE, FAILED = 1, 2, 125
 
-#: Command -> module, loaded when it is needed: a launch should not pay for what it does not use.
-_COMMANDS = {
-    "list": "cdi_hpc.cli.list",
-    "validate": "cdi_hpc.cli.validate",
-    "resolve": "cdi_hpc.cli.resolve",
-    "plan": "cdi_hpc.cli.plan",
-    "script": "cdi_hpc.cli.script",
-    "run": "cdi_hpc.cli.run",
-}
+#: The native runner, and the variable in which it tells us its path when it executes us.
+RUNNER = "cdi-hpc-run"
+RUNNER_VARIABLE = "CDI_HPC_NATIVE"
 
-
-class _Commands(click.Group):
-    """A group whose commands are modules."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx
-        return [*_COMMANDS]  # not list(): once loaded, the module of that name is this package's "list"
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command = importlib.import_module(_COMMANDS[cmd_name]).command
-        assert isinstance(command, click.Command)  # noqa: S101  # a module of ours
-        ctx.ensure_object(dict)["status"] = FAILED if cmd_name == "run" else PROBLEM
-        return command
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="cdi-hpc")
-def cdi_hpc() -> None:
-    """Give containers what a Container Device Interface (CDI) spec says, without root.
-
-    DEVICE is VENDOR/CLASS=NAME, VENDOR/CLASS=all, VENDOR/CLASS (the whole kind), a comma list of these, or the
-    path of a spec file.
-    """
+#: The variable in which we tell it ours; it is not passed on to the command.
+FRONT_VARIABLE = "CDI_HPC_PYTHON_FRONT"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of ``cdi-hpc``."""
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]
+    hand_over(arguments)
+    import click
+
+    from cdi_hpc.cli.commands import cdi_hpc
+
     running = next((word for word in arguments if not word.startswith("-")), "") == "run"
     try:
         status = cdi_hpc.main(arguments, prog_name="cdi-hpc", standalone_mode=False)
@@ -75,6 +49,38 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         complain("error", f"{error.filename or 'system'}: {error.strerror or error}")
         sys.exit(FAILED if running else PROBLEM)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def hand_over(arguments: Sequence[str]) -> None:
+    """Become the native runner for ``cdi-hpc run``, before anything is imported that it does not need.
+
+    Returns where it is not installed, where it is the one that executed us, and where ``--runner`` may be among the
+    options: ``run`` itself looks closer.
+    """
+    if arguments[:1] != ["run"] or RUNNER_VARIABLE in os.environ:
+        return
+    runner = find_runner(os.environ)
+    if runner is None or any(word.startswith(("--runner", "--compile-and-run")) for word in arguments):
+        return
+    become(runner, arguments[1:])
+
+
+def become(runner: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> NoReturn:
+    """Become the native runner, and let it know where to find us again."""
+    from cdi_hpc.launch import inheritance
+
+    ourselves = os.path.realpath(sys.argv[0])
+    front = {FRONT_VARIABLE: ourselves} if os.access(ourselves, os.X_OK) else {}
+    inheritance.restore_signals()
+    os.execve(runner, [RUNNER, *arguments], {**front, **inheritance.caller_environment(), **dict(variables or {})})
+
+
+def find_runner(environ: Mapping[str, str]) -> str | None:
+    """Path of the native runner: the one that executed us, the one beside our command, a checkout's, or None."""
+    beside = os.path.dirname(os.path.realpath(sys.argv[0]))
+    checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    candidates = [environ.get(RUNNER_VARIABLE, ""), f"{beside}/{RUNNER}", f"{checkout}/native/build/{RUNNER}"]
+    return next((path for path in candidates if path and os.access(path, os.X_OK)), shutil.which(RUNNER))
 
 
 def complain(level: str, text: str) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from cdi_hpc.cli.options import Reporter, cdi_dir, resolve_devices, strict, unknown_hooks, verbosity
+from cdi_hpc.cache_key import Launch
+from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, find_runner
+from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity
+from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
-from cdi_hpc.launch import embedded, squashfs
-from cdi_hpc.plan import Note
+from cdi_hpc.launch import embedded, inheritance, native, squashfs
+from cdi_hpc.lookup import resolve_devices
+from cdi_hpc.plan_cache import CacheError, PlanCache, user_directory
 from cdi_hpc.translate import translate
+from cdi_hpc.witness import ChangedError
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
@@ -36,6 +44,16 @@ from cdi_hpc.translate import translate
 @strict
 @unknown_hooks
 @verbosity
+@click.option(
+    "--runner",
+    type=click.Choice(["auto", "native", "python"]),
+    default="auto",
+    show_default=True,
+    help="What does the mounts: cdi-hpc-run from a compiled plan where it is installed, or Python.",
+)
+@click.option(
+    "--compile-and-run", is_flag=True, hidden=True, help="Called by cdi-hpc-run: the plan is missing or stale."
+)
 @click.argument("image")
 @click.argument("arguments", nargs=-1, required=True, metavar="[--] COMMAND [ARG...]", type=click.UNPROCESSED)
 def command(
@@ -47,6 +65,8 @@ def command(
     arguments: tuple[str, ...],
     verbose: int,
     quiet: int,
+    runner: str,
+    compile_and_run: bool,
     **options: Any,
 ) -> int:
     """Run COMMAND in IMAGE with DEVICEs, as yourself.
@@ -58,18 +78,81 @@ def command(
     words = arguments[1:] if arguments[0] == "--" else arguments
     if not words:
         raise click.UsageError("Missing argument 'COMMAND'.")
-    host = LiveHost()
     run_options = embedded.RunOptions(**options)
-    resolved = resolve_devices(devices, cdi_dirs, reporter, is_strict=strict)
-    plan = translate(resolved, host, unknown_hooks=unknown_hooks)
-    with open_image(image) as opened:
+    launch = Launch(
+        image=image,
+        devices=devices,
+        cdi_dirs=cdi_dirs,
+        binds=run_options.binds,
+        writable_tmpfs=run_options.writable_tmpfs,
+        contain=run_options.contain,
+        stage=run_options.stage,
+        strict=strict,
+        unknown_hooks=unknown_hooks,
+    )
+    native_words = _native_words(launch, run_options, reporter.level, words)
+    if compile_and_run:
+        _compile_and_become(launch, native_words, reporter)
+    elif runner == "native" or (runner == "auto" and RUNNER_VARIABLE not in os.environ):
+        _become_native(runner, native_words)
+    return _run(launch, words, run_options, reporter)
+
+
+def _native_words(launch: Launch, options: embedded.RunOptions, level: int, command: Sequence[str]) -> list[str]:
+    """The command line for the native runner. It knows no ``--runner``, and any word may look like one: made anew."""
+    values = (
+        *(("--device", device) for device in launch.devices),
+        *(("--cdi-dir", directory) for directory in launch.cdi_dirs),
+        *(("--bind", bind) for bind in launch.binds),
+        *(("--env", variable) for variable in options.env),
+        *([("--workdir", options.workdir)] if options.workdir is not None else []),
+        ("--stage", launch.stage),
+        ("--unknown-hooks", launch.unknown_hooks),
+    )
+    switches = (
+        (launch.writable_tmpfs, "--writable-tmpfs"),
+        (launch.contain, "--contain"),
+        (launch.strict, "--strict"),
+    )
+    words = [word for pair in values for word in pair] + [word for given, word in switches if given]
+    words += ["-v"] * level + ["-q"] * -level
+    return [*words, "--", launch.image, "--", *command]
+
+
+def _become_native(runner: str, words: Sequence[str]) -> None:
+    """Become the native runner, if it is installed; it has to be if it was asked for by name."""
+    program = find_runner(os.environ)
+    if program is None and runner == "native":
+        raise CdiError(Problem("--runner=native", f"{RUNNER} is not installed", "leave the option out"))
+    if program is not None:
+        become(program, words)
+
+
+def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter) -> None:
+    """Become the native runner with a plan that is there now. Returns if there can't be one."""
+    program = find_runner(os.environ)
+    if program is None:
+        return
+    real = replace(launch, image=os.path.realpath(launch.image))
+    try:
+        cache = PlanCache(user_directory(os.environ, os.geteuid()))
+        key = native.compile_launch(real, cache, os.environ, reporter, since=inheritance.process_start())
+    except CacheError as error:
+        reporter.warn(error)
+        return
+    except ChangedError as error:
+        reporter.note(f"no plan was made: {error}")
+        return
+    become(program, words, {native.COMPILED_VARIABLE: key})
+
+
+def _run(launch: Launch, words: Sequence[str], run_options: embedded.RunOptions, reporter: Reporter) -> int:
+    """Launch without the native runner."""
+    host = LiveHost()
+    resolved = resolve_devices(launch.devices, launch.cdi_dirs, os.environ, reporter, strict=launch.strict)
+    plan = translate(resolved, host, unknown_hooks="fail" if launch.unknown_hooks == "fail" else "warn")
+    with open_image(launch.image) as opened:
         assembly = embedded.prepare(plan, opened.directory, host, run_options)
-        for action in plan.actions:
-            if isinstance(action, Note):
-                reporter.note(f"{action.origin}: {action.edit}: {action.reason}")
-        for lack in plan.unsupported():
-            reporter.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
-        for message in assembly.messages:
-            reporter.note(message)
+        native.say_about(plan, assembly.messages, reporter)
         status = embedded.run(plan, assembly, words, run_options, attended=opened.attended)
     return squashfs.leave_as(status)

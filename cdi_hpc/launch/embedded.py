@@ -12,7 +12,7 @@ from typing import Literal, NoReturn
 from cdi_hpc.compose import Composition, Mode, compose
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
-from cdi_hpc.launch import kernel, process, runner, squashfs
+from cdi_hpc.launch import inheritance, kernel, process, runner, squashfs
 from cdi_hpc.launch.base import base_actions, user_binds
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Plan, SetEnv
@@ -84,7 +84,7 @@ def run(plan: Plan, assembly: Assembly, command: Sequence[str], options: RunOpti
 
     """
     planned = [(action.name, action.value) for action in plan.actions if isinstance(action, SetEnv)]
-    env = process.environment(process.inherited(), planned, options.env)
+    env = process.environment(inheritance.command_environment(), planned, options.env)
     current = _current_directory()
     points = mount_points()
     if attended:  # it needed the namespaces itself

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NoReturn
 
 from cdi_hpc.errors import CdiError, Problem, printable
-from cdi_hpc.launch import kernel
+from cdi_hpc.launch import inheritance, kernel
 
 #: Exit statuses of our own, those of env(1) and chroot(1).
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
@@ -38,19 +37,6 @@ def environment(
             result[name] = inherited[name]
     result.setdefault("PATH", _DEFAULT_PATH)
     return result
-
-
-def inherited() -> dict[str, str]:
-    """The caller's environment: in the C locale, Python adds LC_CTYPE to its own (PEP 538)."""
-    environ = dict(os.environ)
-    try:
-        with open("/proc/self/environ", "rb") as stream:
-            given = stream.read().split(b"\0")
-    except OSError:
-        return environ
-    if not any(entry.startswith(b"LC_CTYPE=") for entry in given):
-        environ.pop("LC_CTYPE", None)
-    return environ
 
 
 def enter_directory(wanted: str | None, current: str) -> None:
@@ -123,9 +109,7 @@ def execute(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
     Exits with NOT_FOUND or NOT_EXECUTABLE and one line on stderr.
     """
-    # Python ignores these two; a program expects them as they were.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    inheritance.restore_signals()
     name = command[0]
     if not name:
         _leave("the command's name is empty", NOT_FOUND)

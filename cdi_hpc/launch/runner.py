@@ -109,6 +109,25 @@ def _setting(path: str) -> str:
         return ""
 
 
+def overlay_is_refused(steps: Sequence[Step]) -> bool:
+    """Whether the kernel refuses an overlay among these steps: tried in a child process, nothing else is judged."""
+    if not any(isinstance(step, MountOverlay) for step in steps):
+        return False
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    refused = False
+    try:
+        enter_namespaces()
+        os.umask(0)
+        Workspace().apply(steps)
+    except OverlayRefusedError:
+        refused = True
+    finally:
+        # Whatever else happened, the launch itself will say it.
+        os._exit(refused)
+
+
 class Workspace:
     """A private tmpfs that has become the root directory, with the host's root at HOST_PREFIX."""
 
@@ -255,6 +274,8 @@ def _exchange_root(new_root: str, put_old: str) -> None:
         os.chdir(new_root)
         kernel.mount(new_root, "/", "", kernel.MS_MOVE)
         os.chroot(".")
+        # The bind has taken along the new root, which covers what the host has there.
+        kernel.umount(HOST_PREFIX + new_root, kernel.MNT_DETACH)
     os.chdir("/")
 
 

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO, Callable
 
-from elftools.common.exceptions import ELFError
-from elftools.common.utils import struct_parse
-from elftools.elf.constants import E_FLAGS
-from elftools.elf.enums import ENUM_D_TAG_COMMON, ENUM_P_TYPE_BASE
-from elftools.elf.structs import ELFStructs
-
 from cdi_hpc.ldcache import format as cache
+from cdi_hpc.pyelftools import (
+    E_FLAGS,
+    ENUM_D_TAG_COMMON,
+    ENUM_P_TYPE_BASE,
+    ELFError,
+    ELFStructs,
+    struct_parse,
+)
 
 #: A dynamic section is some dozens of entries; a SONAME is a file's name.
 _MAX_DYNAMIC = 1 << 16

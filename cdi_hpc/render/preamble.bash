@@ -672,8 +672,8 @@ make_ldcache() {
   mkdir -p -- "$work/loader" || die 'can not make %q' "$work/loader"
   {
     [[ ${#first[@]} -eq 0 ]] || printf '%s\n' "${first[@]}"
-    resolve /etc/ld.so.conf
-    if [[ -n $kind ]]; then echo 'include /etc/ld.so.conf'; else echo 'include /etc/ld.so.conf.d/*.conf'; fi
+    # Not "include /etc/ld.so.conf": ldconfig would wait for a FIFO there, and follow a file that includes itself for ever.
+    [[ ${#configured[@]} -eq 0 ]] || printf '%s\n' "${configured[@]}"
     printf '%s\n' "${system[@]}"
   } >"$work/loader/conf" || die 'can not write %q' "$work/loader/conf"
   hide_auxiliary_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,15 @@ IMAGES = {"debian12": "debian-root", "busybox": "musl"}
 
 
 @pytest.fixture
-def directory(lab, tmp_path):
-    """The directory that the reader is in."""
+def directory(lab, tmp_path, monkeypatch):
+    """The directory that the reader is in; the native runner is installed, and nothing is compiled yet."""
     for name, image in IMAGES.items():
         (tmp_path / name).symlink_to(lab.image(image))
+    (tmp_path / "native").symlink_to(PROJECT / "native")
+    monkeypatch.setenv("PATH", f"{PROJECT / 'native/build'}:{os.environ['PATH']}")
+    plans = tmp_path / "run"
+    plans.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(plans))
     return tmp_path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import json
 import re
@@ -13,7 +14,8 @@ from typing import Any, get_args
 import click
 import pytest
 
-from cdi_hpc import cli, plan, steps
+from cdi_hpc import plan, steps, wire
+from cdi_hpc.cli.commands import cdi_hpc as program
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("tests/**/*.md")])
@@ -21,19 +23,27 @@ HPC = (PROJECT / "docs/hpc.md").read_text("utf-8")
 README = (PROJECT / "README.md").read_text("utf-8")
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
-    group = cli.cdi_hpc
+def commands(group: click.Group = program, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command, those of a group of commands as "GROUP COMMAND"."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
-        yield name, command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
 
 
-def long_options() -> dict[str, set[str]]:
-    """Command -> its options."""
+def long_options(*, hidden: bool) -> dict[str, set[str]]:
+    """Command -> its options, with or without the hidden ones."""
     return {
-        name: {text for option in command.params for text in option.opts if text.startswith("--")}
+        name: {
+            text
+            for option in command.params
+            for text in option.opts
+            if text.startswith("--") and (hidden or not getattr(option, "hidden", False))
+        }
         for name, command in commands()
     }
 
@@ -71,13 +81,14 @@ def test_a_link_within_a_page_leads_to_a_heading():
 
 @pytest.mark.parametrize("command", [name for name, _ in commands()])
 def test_every_option_is_explained(command: str):
-    undocumented = [option for option in long_options()[command] if f"`{option}" not in HPC]
+    undocumented = [option for option in long_options(hidden=False)[command] if f"`{option}" not in HPC]
     assert undocumented == []
 
 
 def test_no_option_is_made_up():
-    real = {"--help", "--version"}.union(*long_options().values())
-    used = re.findall(r"cdi-hpc (?:list|validate|resolve|plan|script|run)\b[^\n`|]*", HPC + README)
+    real = {"--help", "--version"}.union(*long_options(hidden=True).values())
+    names = "|".join(sorted({name.partition(" ")[0] for name, _ in commands()}))
+    used = re.findall(rf"cdi-hpc(?: (?:{names})\b|-run )[^\n`|]*", HPC + README)
     words = {
         word.partition("=")[0] for line in used for word in line.partition(" -- ")[0].split() if word.startswith("--")
     }
@@ -129,6 +140,10 @@ def imports(path: Path) -> Iterator[str]:
 def texts_of_the_program() -> list[str]:
     """Every string of the program, with a hole for each value, and the text of the scripts that it prints."""
     found = [path.read_text("utf-8") for path in (PROJECT / "cdi_hpc/render").glob("*.bash")]
+    for path in (PROJECT / "native").glob("*.c"):
+        # Literals that follow each other are one; "%s" and its like are holes.
+        literals = re.sub(r'(?<!\\)"\s+"', "", path.read_text("utf-8"))
+        found += [re.sub(r"%[.\d]*[a-z]+", "\0", text) for text in re.findall(r'"((?:[^"\\\n]|\\.)*)"', literals)]
     for path in (PROJECT / "cdi_hpc").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.JoinedStr):
@@ -150,6 +165,37 @@ def test_every_message_that_is_explained_is_still_one_of_the_program():
     assert [f for f in fragments if f and not any(f in text for text in program)] == []
 
 
+# The format of compiled plans ---------------------------------------------------------------------------------
+
+#: Records that are no dataclass of the writer, and their fields.
+HEAD_AND_END = {"key": ["key"], "owner": ["uid", "gid"], "stage": ["path"], "end": []}
+
+
+def test_the_records_of_a_compiled_plan_are_those_of_the_writer_field_by_field():
+    shown = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows("Records")}
+    written = {
+        record.name: [field.name for field in dataclasses.fields(record)]
+        for union in (wire.Origin, wire.Step)
+        for record in get_args(union)
+    } | {
+        record.name: [field.name for field in dataclasses.fields(record)] for record in (wire.Warn, wire.Note, wire.Env)
+    }
+    assert shown == written | HEAD_AND_END
+    assert list(shown) == re.findall(r'\[PLAN_\w+\] = \{"(\w+)"', (PROJECT / "native/plan_read.c").read_text("utf-8"))
+
+
+def test_every_field_of_a_compiled_plan_is_explained():
+    explained = {name for row in rows("Fields") for name in re.findall(r"`(\w+)`", row[0])}
+    assert explained == set(wire._CHECKS)
+
+
+def test_flags_and_propagations_of_the_format_are_those_of_the_writer():
+    cells = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows("Fields")}
+    assert set(cells["flags"]) == wire._FLAGS
+    words = [word for word in cells["propagation"] if word != "r"]
+    assert {"", *words, *(f"r{word}" for word in words)} == wire._PROPAGATIONS
+
+
 # JSON ---------------------------------------------------------------------------------------------------------
 
 PROGRAMS = {
@@ -157,6 +203,7 @@ PROGRAMS = {
     "validate": ["validate", "/etc/cdi"],
     "plan": ["plan", "nvidia.com/gpu=all", "--image", "IMAGE"],
     "resolve": ["resolve", "nvidia.com/gpu=all"],
+    "cache list": ["cache", "list"],
 }
 
 
@@ -171,7 +218,9 @@ def keys(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", PROGRAMS)
-def test_every_field_of_the_json_output_is_explained(lab, command):
+def test_every_field_of_the_json_output_is_explained(lab, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert lab.run(["cdi-hpc", "compile", "nvidia.com/gpu=all"]).returncode == 0  # a plan to be listed
     argv = [str(lab.image("debian-root")) if word == "IMAGE" else word for word in PROGRAMS[command]]
     answer = lab.run(["cdi-hpc", *argv, "--format", "json"])
     assert answer.returncode == 0, answer.stderr

@@ -1,0 +1,50 @@
+"""``cdi-hpc cache``."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import click
+
+from cdi_hpc.cli.options import output_format
+from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
+
+
+@click.group("cache")
+def command() -> None:
+    """List or remove compiled plans."""
+
+
+system_option = click.option("--system", is_flag=True, help=f"The plans for every user, in {SYSTEM_DIRECTORY}.")
+
+
+def _cache(*, system: bool) -> PlanCache:
+    if system:
+        return PlanCache(SYSTEM_DIRECTORY, mode=0o755)
+    return PlanCache(user_directory(os.environ, os.geteuid()))
+
+
+@command.command("list")
+@system_option
+@output_format
+def list_plans(system: bool, output_format: str) -> None:
+    """List compiled plans, the most recently used first."""
+    cache = _cache(system=system)
+    plans = cache.plans()
+    if output_format == "json":
+        print_json([{"key": p.key, "path": p.path, "size": p.size, "used": p.used} for p in plans])
+        return
+    rows = [(p.key, f"{p.size}", time.strftime("%Y-%m-%d %H:%M", time.localtime(p.used))) for p in plans]
+    print_table(("KEY", "BYTES", "USED"), rows, empty=f"no plans in {cache.directory}")
+
+
+@command.command("clean")
+@click.option("--all", "everything", is_flag=True, help="Every plan, and stages that running containers may still use.")
+@system_option
+def clean(everything: bool, system: bool) -> None:
+    """Remove what was left by interrupted compilations, old stages, and plans beyond the cache's bounds."""
+    cache = _cache(system=system)
+    removed = cache.collect(everything=everything)
+    click.echo(f"removed {removed} from {cache.directory}")

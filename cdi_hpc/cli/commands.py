@@ -1,0 +1,47 @@
+"""The ``cdi-hpc`` command: a group whose commands are modules."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from cdi_hpc import __version__
+
+#: Command -> module, loaded when it is needed: a launch should not pay for what it does not use.
+_COMMANDS = {
+    "list": "cdi_hpc.cli.list",
+    "validate": "cdi_hpc.cli.validate",
+    "resolve": "cdi_hpc.cli.resolve",
+    "plan": "cdi_hpc.cli.plan",
+    "script": "cdi_hpc.cli.script",
+    "run": "cdi_hpc.cli.run",
+    "compile": "cdi_hpc.cli.compile",
+    "cache": "cdi_hpc.cli.cache",
+}
+
+
+class _Commands(click.Group):
+    """A group whose commands are modules."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return [*_COMMANDS]  # not list(): once loaded, the module of that name is this package's "list"
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(_COMMANDS[cmd_name]).command
+        assert isinstance(command, click.Command)  # noqa: S101  # a module of ours
+        del ctx
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cdi-hpc")
+def cdi_hpc() -> None:
+    """Give containers what a Container Device Interface (CDI) spec says, without root.
+
+    DEVICE is VENDOR/CLASS=NAME, VENDOR/CLASS=all, VENDOR/CLASS (the whole kind), a comma list of these, or the
+    path of a spec file.
+    """

@@ -1,0 +1,94 @@
+"""``cdi-hpc compile``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from cdi_hpc.cache_key import Launch
+from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.launch import native
+from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
+
+
+@click.command("compile")
+@click.argument("devices", nargs=-1, metavar="[DEVICE...]")
+@click.option("--image", default="/", show_default=True, metavar="IMAGE", help="The image of the launches to come.")
+@click.option(
+    "--for",
+    "launcher",
+    type=click.Choice(["embedded"]),
+    default="embedded",
+    show_default=True,
+    help="The launcher: 'embedded' is cdi-hpc run.",
+)
+@click.option("--system", is_flag=True, help=f"For every user, in {SYSTEM_DIRECTORY}; root only.")
+@click.option(
+    "--list",
+    "list_file",
+    metavar="FILE",
+    help="Compile each line of FILE: its words are arguments of this command. '#' begins a comment.",
+)
+@cdi_dir
+@strict
+@unknown_hooks
+@click.pass_context
+def command(
+    ctx: click.Context,
+    devices: tuple[str, ...],
+    image: str,
+    launcher: str,
+    system: bool,
+    list_file: str | None,
+    cdi_dirs: tuple[str, ...],
+    strict: bool,
+    unknown_hooks: Any,
+) -> None:
+    """Compile a launch beforehand, and print the plan's path.
+
+    A later 'cdi-hpc run' of the same devices and image starts from it. Without this, the first one compiles.
+    """
+    del launcher  # there is one
+    cache = _cache(system=system)
+    if list_file is not None:
+        for words in _lines(list_file):
+            ctx.invoke(command, **{**_parsed(words), "system": system})
+        return
+    if not devices:
+        raise click.UsageError("Missing argument 'DEVICE...'.")
+    if not os.path.isdir(image):
+        raise CdiError(Problem(f"image {image}", "only launches of a directory can be compiled", "name a directory"))
+    launch = Launch(os.path.realpath(image), devices, cdi_dirs, strict=strict, unknown_hooks=unknown_hooks)
+    key = native.compile_launch(launch, cache, os.environ, Reporter(0), everybody=system)
+    click.echo(cache.path_of(key))
+
+
+def _cache(*, system: bool) -> PlanCache:
+    if not system:
+        return PlanCache(user_directory(os.environ, os.geteuid()))
+    if os.geteuid() != 0:
+        raise CdiError(Problem("--system", "only root keeps plans for everybody", "leave it out, or run it as root"))
+    return PlanCache(SYSTEM_DIRECTORY, mode=0o755)
+
+
+def _lines(path: str) -> Iterator[list[str]]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    words = shlex.split(line, comments=True)
+                except ValueError as error:
+                    raise CdiError(Problem(f"{path}:{number}", f"{error}".lower(), "quote as a shell does")) from None
+                if words:
+                    yield words
+    except (OSError, UnicodeDecodeError) as error:
+        raise CdiError(Problem(path, f"can't be read: {error}")) from None
+
+
+def _parsed(words: list[str]) -> dict[str, Any]:
+    return command.make_context("compile", words).params

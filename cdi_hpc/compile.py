@@ -1,0 +1,125 @@
+"""Mount steps in the words of a compiled plan, and the stage that they need on disk.
+
+The plan's stage is a directory beside it, with a subdirectory for each overlay and the content of each file that is
+made or bound elsewhere. ``cdi-hpc-run`` replays the plan (native/FORMAT.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Union
+
+from cdi_hpc import wire
+from cdi_hpc.errors import assert_never
+from cdi_hpc.steps import (
+    ROOT,
+    BindHost,
+    BindStaged,
+    MakeDirectory,
+    MakeFile,
+    MakeLink,
+    MountNew,
+    MountOverlay,
+    Restrict,
+    Step,
+)
+from cdi_hpc.witness import AbsentState, DirectoryState, FileState, LinkState, NodeState, State
+
+#: An entry of a stage; its path is relative to the stage.
+StageEntry = Union[MakeDirectory, MakeFile, MakeLink]
+
+
+@dataclass
+class Compiled:
+    """What a list of mount steps becomes.
+
+    Attributes:
+        steps: for the plan.
+        stage: to be made on disk, parents first.
+
+    """
+
+    steps: list[wire.Step] = field(default_factory=list)
+    stage: list[StageEntry] = field(default_factory=list)
+
+
+def compile_steps(steps: Iterable[Step]) -> Compiled:
+    """Steps of :mod:`cdi_hpc.compose` for the native runner, which needs no workspace."""
+    compiler = _Compiler()
+    for step in steps:
+        compiler.add(step)
+    return compiler.compiled
+
+
+class _Compiler:
+    def __init__(self) -> None:
+        self.compiled = Compiled()
+        self.layers: dict[str, str] = {}
+        self.upper_modes: dict[str, int] = {}
+
+    def add(self, step: Step) -> None:
+        """Take the next step."""
+        top, _, rest = step.path.partition("/")
+        if isinstance(step, (MakeDirectory, MakeFile, MakeLink)):
+            self._make(step, top, rest)
+        elif isinstance(step, BindHost) and top == "layer":
+            self.layers[step.path] = step.source
+        else:
+            self.compiled.steps.append(self._mount(step, f"/{rest}"))
+
+    def _make(self, step: StageEntry, top: str, rest: str) -> None:
+        if top == "stage" and rest:
+            self.compiled.stage.append(replace(step, path=rest))
+        elif top == "write" and isinstance(step, MakeDirectory):
+            self.upper_modes[step.path] = step.mode
+        elif top == ROOT and rest:
+            self.compiled.steps.append(self._make_in_root(step, f"/{rest}"))
+
+    def _make_in_root(self, step: StageEntry, place: str) -> wire.Step:
+        if isinstance(step, MakeDirectory):
+            return wire.Mkdir(place, step.mode)
+        if isinstance(step, MakeLink):
+            return wire.Symlink(place, step.points_to)
+        if not step.content:
+            return wire.Mkfile(place, step.mode)
+        staged = f"content-{len(self.compiled.stage)}"
+        self.compiled.stage.append(replace(step, path=staged))
+        return wire.Copy(staged, place, step.mode)
+
+    def _mount(self, step: BindHost | BindStaged | MountOverlay | MountNew | Restrict, place: str) -> wire.Step:
+        if isinstance(step, BindHost):
+            return wire.Bind(step.source, place, step.recursive, step.flags, step.propagation)
+        if isinstance(step, BindStaged):
+            return wire.BindStaged(_below_stage(step.source), place, step.flags)
+        if isinstance(step, MountOverlay):
+            upper, lower = step.layers
+            mode = self.upper_modes.get(f"{step.writable}/upper", 0o755)
+            return wire.Overlay(place, _below_stage(upper), self.layers[lower], bool(step.writable), mode, step.flags)
+        if isinstance(step, MountNew):
+            return wire.Mount(step.fstype, step.source, place, step.flags, ",".join(step.data))
+        if isinstance(step, Restrict):
+            return wire.Restrict(place, step.flags)
+        return assert_never(step)
+
+
+def _below_stage(path: str) -> str:
+    return path[len("stage/") :]
+
+
+def origins(states: Iterable[State]) -> Iterator[wire.Origin]:
+    """What a plan was made from, as records that the native runner checks."""
+    for state in states:
+        if isinstance(state, FileState):
+            yield wire.SameFile(state.path, state.device, state.inode, state.size, state.mtime, state.ctime)
+        elif isinstance(state, DirectoryState):
+            yield wire.SameDirectory(state.path, state.device, state.inode, state.mtime, state.ctime)
+        elif isinstance(state, NodeState):
+            ids = (state.rdev, state.mode, state.uid, state.gid)
+            yield wire.SameNode(state.path, state.device, state.inode, *ids)
+        elif isinstance(state, AbsentState):
+            yield wire.Absent(state.path)
+        elif isinstance(state, LinkState):
+            yield wire.SameLink(state.path, state.text)
+        else:
+            assert_never(state)

@@ -1,0 +1,159 @@
+"""A launch compiled for the native runner: everything that ``cdi-hpc run`` does before its first mount, kept."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cdi_hpc import wire
+from cdi_hpc.cache_key import Caller, Launch, cache_key
+from cdi_hpc.compile import compile_steps, origins
+from cdi_hpc.compose import Composition, compose
+from cdi_hpc.errors import CdiError
+from cdi_hpc.host import LiveHost
+from cdi_hpc.launch import embedded, runner
+from cdi_hpc.lookup import Report, resolve_devices
+from cdi_hpc.mountinfo import mount_points
+from cdi_hpc.plan import Note, Plan, SetEnv
+from cdi_hpc.plan_cache import PlanCache
+from cdi_hpc.stage import Assembly
+from cdi_hpc.steps import Step
+from cdi_hpc.translate import translate
+from cdi_hpc.witness import ChangedError, Recorder
+
+#: Set by us for the runner: the key that was compiled, so that a plan which can't be used is not compiled again and
+#: again.
+COMPILED_VARIABLE = "CDI_HPC_COMPILED"
+
+#: How often a compilation begins anew because a file changed under it.
+_TRIES = 5
+
+
+@dataclass
+class _Messages:
+    """What a launch has to say, kept for every later one."""
+
+    records: list[wire.Warn | wire.Note] = field(default_factory=list)
+
+    def warn(self, text: object) -> None:
+        self.records.append(wire.Warn(str(text)))
+
+    def note(self, text: object) -> None:
+        self.records.append(wire.Note(str(text)))
+
+    def repeat(self, report: Report) -> None:
+        """Say it now."""
+        for record in self.records:
+            if isinstance(record, wire.Warn):
+                report.warn(record.text)
+            elif isinstance(record, wire.Note):
+                report.note(record.text)
+
+
+def compile_launch(
+    launch: Launch,
+    cache: PlanCache,
+    environ: Mapping[str, str],
+    report: Report,
+    *,
+    since: float | None = None,
+    everybody: bool = False,
+) -> str:
+    """Compile a launch into a cache, unless somebody else has done so meanwhile.
+
+    Args:
+        launch: what is to be launched.
+        cache: the user's, or with ``everybody`` the system's.
+        environ: the environment.
+        report: is told what there is to say about a launch that can't be done. The others say it themselves.
+        since: when the launch began, seconds since the epoch; default: now.
+        everybody: the plan is root's and for every user.
+
+    Returns:
+        The launch's key.
+
+    Raises:
+        CdiError: the launch can't be done, for the same reasons as without a cache.
+        CacheError: the plan can't be kept.
+        ChangedError: what it is made from changes all the time.
+
+    """
+    caller = None if everybody else Caller.present()
+    owner = (caller.uid, caller.gid) if caller else (0, 0)
+    key = cache_key(launch, caller, _working_directory(), environ)
+    with cache.compiling(key, time.time() if since is None else since) as done:
+        if not done:
+            records, steps = _translated(launch, environ, report, everybody=everybody)
+            compiled = compile_steps(steps)
+            cache.write(key, owner, [*records, *compiled.steps], compiled.stage)
+            cache.collect_if_due()
+    return key
+
+
+def _translated(
+    launch: Launch, environ: Mapping[str, str], report: Report, *, everybody: bool
+) -> tuple[list[wire.Record], Sequence[Step]]:
+    for number in range(_TRIES):
+        messages = _Messages()
+        try:
+            return _translate(launch, environ, messages, everybody=everybody)
+        except ChangedError:
+            if number == _TRIES - 1:
+                raise
+        except CdiError:
+            messages.repeat(report)
+            raise
+    raise AssertionError("unreachable")
+
+
+def _translate(
+    launch: Launch, environ: Mapping[str, str], messages: _Messages, *, everybody: bool
+) -> tuple[list[wire.Record], Sequence[Step]]:
+    recorder = Recorder()
+    host = LiveHost(recorder)
+    resolved = resolve_devices(
+        launch.devices, launch.cdi_dirs, environ, messages, strict=launch.strict, witness=recorder
+    )
+    plan = translate(resolved, host, unknown_hooks="fail" if launch.unknown_hooks == "fail" else "warn")
+    options = embedded.RunOptions(
+        binds=launch.binds,
+        writable_tmpfs=launch.writable_tmpfs,
+        contain=launch.contain,
+        everybody=everybody,
+    )
+    assembly = embedded.prepare(plan, launch.image, host, options, recorder)
+    say_about(plan, assembly.messages, messages)
+    steps = _composed(launch, assembly, options)
+    env = [wire.Env(f"{action.name}={action.value}") for action in plan.actions if isinstance(action, SetEnv)]
+    return [*origins(recorder.states()), *messages.records, *env], steps
+
+
+def _composed(launch: Launch, assembly: Assembly, options: embedded.RunOptions) -> Sequence[Step]:
+    """Steps by overlay where the kernel takes it: found out here, since a plan for nothing would be made every time."""
+    points = mount_points()
+    if launch.stage != "underlay":
+        steps = compose(assembly, Composition("overlay", points, writable=launch.writable_tmpfs))
+        if launch.stage == "overlay" or not runner.overlay_is_refused(steps):
+            return steps
+    embedded.check_mode("underlay", options)
+    return compose(assembly, Composition("underlay", points, writable=launch.writable_tmpfs))
+
+
+def say_about(plan: Plan, messages: Sequence[str], report: Report) -> None:
+    """What a launch of this plan tells its user."""
+    for action in plan.actions:
+        if isinstance(action, Note):
+            report.note(f"{action.origin}: {action.edit}: {action.reason}")
+    for lack in plan.unsupported():
+        report.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
+    for message in messages:
+        report.note(message)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""

@@ -1,0 +1,363 @@
+"""The directory where compiled plans are kept: found, written, listed, cleaned.
+
+``KEY.plan`` is a plan, ``KEY.TOKEN.stage`` its stage, ``KEY.lock`` what its compilers wait for, ``.KEY.TOKEN.plan`` and
+``.KEY.TOKEN.stage`` are being written. A plan is written whole, synced and renamed; its stage is there before. So
+whoever is killed leaves nothing that looks finished, and :meth:`PlanCache.collect` takes away what he left.
+
+A plan depends on its stage as on the files it was made from: what is cleaned away piece by piece in /tmp, or was not
+yet on disk when the power failed, makes it stale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cdi_hpc import wire
+from cdi_hpc.compile import StageEntry
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.steps import MakeDirectory, MakeFile
+
+#: Where root keeps plans for everybody.
+SYSTEM_DIRECTORY = "/var/cache/cdi-hpc"
+
+#: Bounds on a cache: the least recently used plans go first.
+MAX_BYTES = 256 << 20
+MAX_PLANS = 1000
+
+_HOUR = 3600.0
+
+#: A stage that no plan names may still be the layer of a running container: it is kept for as long as jobs run.
+_STAGE_GRACE = 30 * 24 * _HOUR
+
+#: Nobody writes a plan for so long: what is left was abandoned.
+_WRITING_GRACE = _HOUR
+
+
+class CacheError(CdiError):
+    """Plans can't be kept; launches go on without."""
+
+
+@dataclass(frozen=True)
+class CachedPlan:
+    """A plan in the cache.
+
+    Attributes:
+        size: bytes of the plan and its stage.
+        used: when it was last written or read, as far as the file system keeps that; seconds since the epoch.
+
+    """
+
+    key: str
+    path: str
+    size: int
+    used: float
+
+
+def user_directory(environ: Mapping[str, str], uid: int) -> str:
+    """The user's cache: ``$XDG_RUNTIME_DIR/cdi-hpc`` if that is his own, else ``cdi-hpc-UID`` below ``$TMPDIR``.
+
+    The rule is that of ``native/cache.c``.
+    """
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/"):
+        with contextlib.suppress(OSError):
+            found = os.stat(runtime)
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == uid:
+                return f"{runtime}/cdi-hpc"
+    temporary = environ.get("TMPDIR", "")
+    top = temporary if temporary.startswith("/") else "/tmp"  # noqa: S108  # what TMPDIR stands for
+    return f"{top}/cdi-hpc-{uid}"
+
+
+class PlanCache:
+    """A cache directory that belongs to us alone."""
+
+    def __init__(self, directory: str, *, mode: int = 0o700) -> None:
+        """Open the directory, made if it is not there.
+
+        Raises:
+            CacheError: it can't be made, is a link, or somebody else's, or others have access to it.
+
+        """
+        self.directory = directory
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, mode)
+                os.chmod(directory, mode)  # whatever the umask
+            found = os.lstat(directory)
+        except OSError as error:
+            raise _unusable(directory, f"{error.strerror}") from None
+        if not stat.S_ISDIR(found.st_mode):
+            raise _unusable(directory, "it is a link, or no directory")
+        if found.st_uid != os.geteuid():
+            raise _unusable(directory, f"it belongs to user {found.st_uid}")
+        if found.st_mode & 0o777 & ~mode:
+            raise _unusable(directory, f"others have access to it (chmod {mode:o} it)")
+
+    def path_of(self, key: str) -> str:
+        """Where a key's plan is, or would be."""
+        return f"{self.directory}/{key}.plan"
+
+    @contextlib.contextmanager
+    def compiling(self, key: str, since: float) -> Iterator[bool]:
+        """Be the only one who compiles a key.
+
+        Args:
+            key: the key.
+            since: when the launch began that needs the plan; seconds since the epoch.
+
+        Yields:
+            Whether somebody else has written the plan after that.
+
+        Raises:
+            CacheError: the file system refuses a lock.
+
+        """
+        try:
+            fd = self._lock(key)
+        except OSError as error:
+            raise _unusable(error.filename or self.directory, f"{error.strerror}") from None
+        try:
+            yield self._written_since(key, since)
+        finally:
+            os.close(fd)
+
+    def _written_since(self, key: str, since: float) -> bool:
+        try:
+            written = os.lstat(self.path_of(key)).st_mtime
+        except OSError:
+            return False
+        return since <= written <= time.time()  # a time in the future was another clock's
+
+    def _lock(self, key: str) -> int:
+        fd = os.open(f"{self.directory}/{key}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(fd, 0o600)  # whatever the umask
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def write(
+        self, key: str, owner: tuple[int, int], records: Sequence[wire.Record], stage: Sequence[StageEntry]
+    ) -> str:
+        """Write a plan and its stage; returns the plan's path.
+
+        Raises:
+            CdiError: a value can't be written.
+            CacheError: the file system refuses.
+
+        """
+        try:
+            return self._write(key, owner, records, stage)
+        except OSError as error:
+            raise _unusable(error.filename or self.directory, f"{error.strerror}") from None
+
+    def _write(
+        self, key: str, owner: tuple[int, int], records: Sequence[wire.Record], stage: Sequence[StageEntry]
+    ) -> str:
+        token = secrets.token_hex(4)
+        place = f"{self.directory}/{key}.{token}.stage"
+        new_place = f"{self.directory}/.{key}.{token}.stage"
+        new = f"{self.directory}/.{key}.{token}.plan"
+        uid, gid = owner
+        try:
+            if stage:
+                _make_stage(new_place, stage)
+                os.rename(new_place, place)
+                records = [*_stage_origins(place), *records]
+            data = wire.encode(wire.WirePlan(key, uid, gid, place if stage else None, tuple(records)))
+            _write_synced(new, data, 0o600 if uid else 0o644)
+            os.rename(new, self.path_of(key))
+        except BaseException:
+            for path in (new_place, place, new):
+                with contextlib.suppress(OSError):
+                    _remove(path)
+            raise
+        _sync_directory(self.directory)
+        return self.path_of(key)
+
+    def plans(self) -> list[CachedPlan]:
+        """Every plan, the most recently used first."""
+        stages = self._stage_sizes()
+        found = []
+        for name, status in self._entries():
+            key, dot, suffix = name.partition(".")
+            if key and dot and suffix == "plan":
+                size = status.st_size + stages.get(key, 0)
+                found.append(CachedPlan(key, f"{self.directory}/{name}", size, max(status.st_atime, status.st_mtime)))
+        return sorted(found, key=lambda plan: plan.used, reverse=True)
+
+    def collect_if_due(self) -> None:
+        """Collect if nobody has for an hour: a compilation should not pay for the size of the cache.
+
+        That something can't be removed is no reason not to launch.
+        """
+        stamp = f"{self.directory}/collected"
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - os.lstat(stamp).st_mtime < _HOUR:
+                return
+        with contextlib.suppress(OSError):
+            os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            os.utime(stamp, follow_symlinks=False)
+            self.collect()
+
+    def collect(self, *, everything: bool = False) -> int:
+        """Take away what nobody needs, and the least recently used beyond the bounds; returns how many files."""
+        removed = 0
+        size = 0
+        for number, plan in enumerate(self.plans(), 1):
+            size += plan.size
+            if everything or size > MAX_BYTES or number > MAX_PLANS:
+                removed += _remove(plan.path)
+        named = {_stage_of(plan.path) for plan in self.plans()}
+        now = time.time()
+        for name, status in self._entries():
+            path = f"{self.directory}/{name}"
+            if path not in named and now - status.st_mtime > _grace(name, everything=everything) and _is_idle(path):
+                removed += _remove(path)
+        return removed
+
+    def _entries(self) -> list[tuple[str, os.stat_result]]:
+        """What is there now; others come and go meanwhile."""
+        found = []
+        for name in os.listdir(self.directory):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((name, os.lstat(f"{self.directory}/{name}")))
+        return found
+
+    def _stage_sizes(self) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for name, _ in self._entries():
+            if name.endswith(".stage"):
+                key = name.partition(".")[0]
+                sizes[key] = sizes.get(key, 0) + _tree_size(f"{self.directory}/{name}")
+        return sizes
+
+
+def _grace(name: str, *, everything: bool) -> float:
+    """For how many seconds something in the cache is left alone although no plan names it."""
+    if name.startswith(".") or name.endswith(".lock"):
+        return _WRITING_GRACE
+    if name.endswith(".stage"):
+        return -math.inf if everything else _STAGE_GRACE
+    return math.inf
+
+
+def _stage_of(plan: str) -> str:
+    """The stage that a plan names, from its head: header, key and owner come before it."""
+    try:
+        with open(plan, "rb") as stream:
+            fields = stream.read(16384).split(b"\0")
+    except OSError:
+        return ""
+    return os.fsdecode(fields[8]) if fields[7:8] == [b"stage"] and len(fields) > 9 else ""  # noqa: PLR2004  # as encoded
+
+
+def _unusable(directory: str, reason: str) -> CacheError:
+    fix = "set XDG_RUNTIME_DIR or TMPDIR to a place of your own"
+    return CacheError(Problem(directory, f"plans can't be kept there: {reason}", fix))
+
+
+def _is_idle(path: str) -> bool:
+    """Whether nobody holds a lock file's lock."""
+    if not path.endswith(".lock"):
+        return True
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _remove(path: str) -> int:
+    """Remove a file or a tree, unwritable directories included; returns 1, or 0 if it was gone."""
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            return 1
+        os.chmod(path, 0o700)
+        for parent, directories, _ in os.walk(path):
+            for name in directories:
+                if not os.path.islink(f"{parent}/{name}"):
+                    os.chmod(f"{parent}/{name}", 0o700)
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return 0
+    return 1
+
+
+def _make_stage(place: str, stage: Sequence[StageEntry]) -> None:
+    os.mkdir(place)
+    os.chmod(place, 0o755)  # noqa: S103  # whatever the umask; the cache's own mode decides who gets here
+    directories: list[tuple[str, int]] = []
+    for entry in stage:
+        path = f"{place}/{entry.path}"
+        if isinstance(entry, MakeDirectory):
+            os.mkdir(path)
+            os.chmod(path, 0o700)
+            directories.append((path, entry.mode))
+        elif isinstance(entry, MakeFile):
+            with open(path, "xb") as stream:
+                stream.write(entry.content)
+                os.fchmod(stream.fileno(), entry.mode)
+        else:
+            os.symlink(entry.points_to, path)
+    # Only now: an image may have directories that nobody can write to, and so have the layers over them.
+    for path, mode in reversed(directories):
+        os.chmod(path, mode)
+
+
+def _stage_origins(place: str) -> Iterator[wire.Origin]:
+    """What tells that a stage is whole: its directories, and the files that are more than mount points."""
+    for parent, _, names in os.walk(place):
+        found = os.lstat(parent)
+        yield wire.SameDirectory(parent, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+        for name in names:
+            path = f"{parent}/{name}"
+            found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode) and found.st_size:
+                times = (found.st_mtime_ns, found.st_ctime_ns)
+                yield wire.SameFile(path, found.st_dev, found.st_ino, found.st_size, *times)
+
+
+def _write_synced(path: str, data: bytes, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as stream:
+        os.fchmod(fd, mode)  # whatever the umask
+        stream.write(data)
+        stream.flush()
+        os.fsync(fd)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _tree_size(top: str) -> int:
+    size = 0
+    for parent, _, names in os.walk(top):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.lstat(f"{parent}/{name}").st_size
+    return size

@@ -1,0 +1,97 @@
+#include "cache.h"
+
+#include "closed.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { SUFFIXED = PLAN_KEY_DIGITS + sizeof ".plan" };
+
+static bool is_own_directory(const char *path)
+{
+    struct stat status;
+    return path != NULL && path[0] == '/' && stat(path, &status) == 0 && S_ISDIR(status.st_mode) &&
+           status.st_uid == geteuid();
+}
+
+struct cache user_cache(void)
+{
+    struct cache cache = {.owner = geteuid(), .others = S_IRWXG | S_IRWXO};
+    const char *runtime = getenv("XDG_RUNTIME_DIR"), *temporary = getenv("TMPDIR");
+    int length;
+    if (is_own_directory(runtime)) {
+        length = snprintf(cache.path, sizeof cache.path, "%s/cdi-hpc", runtime);
+    } else {
+        const char *top = temporary != NULL && temporary[0] == '/' ? temporary : "/tmp";
+        length = snprintf(cache.path, sizeof cache.path, "%s/cdi-hpc-%u", top, cache.owner);
+    }
+    /* Too long a path is no path: nothing is there. */
+    if (length < 0 || (size_t)length >= sizeof cache.path)
+        cache.path[0] = '\0';
+    return cache;
+}
+
+struct cache system_cache(void)
+{
+    return (struct cache){.path = SYSTEM_CACHE, .owner = 0, .others = S_IWGRP | S_IWOTH};
+}
+
+static int open_directory(const struct cache *cache, struct plan_complaint *complaint)
+{
+    int fd = open(cache->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        if (errno != ENOENT)
+            plan_complain(complaint, "%s: not used for plans: %s", cache->path,
+                          errno == ENOTDIR || errno == ELOOP ? "it is a link, or no directory" : strerror(errno));
+        return -1;
+    }
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        plan_complain(complaint, "%s: not used for plans: %s", cache->path, strerror(errno));
+    else if (status.st_uid != cache->owner)
+        plan_complain(complaint, "%s: not used for plans: it belongs to user %u, not to %u", cache->path,
+                      status.st_uid, cache->owner);
+    else if ((status.st_mode & cache->others) != 0)
+        plan_complain(complaint, "%s: not used for plans: others have access to it (mode %o)", cache->path,
+                      status.st_mode & 07777U);
+    else
+        return fd;
+    close(fd);
+    return -1;
+}
+
+int cache_open(const struct cache *cache, const char *key, struct plan_complaint *complaint)
+{
+    complaint->text[0] = '\0';
+    CLOSED int directory = open_directory(cache, complaint);
+    if (directory < 0)
+        return -1;
+    char name[SUFFIXED];
+    snprintf(name, sizeof name, "%s.plan", key);
+    int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0) {
+        if (errno != ENOENT)
+            plan_complain(complaint, "%s/%s: not used: %s", cache->path, name,
+                          errno == ELOOP ? "it is a link" : strerror(errno));
+        return -1;
+    }
+    struct stat status;
+    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))
+        plan_complain(complaint, "%s/%s: not used: it is not a regular file", cache->path, name);
+    else if (status.st_uid != cache->owner)
+        plan_complain(complaint, "%s/%s: not used: it belongs to user %u, not to %u", cache->path, name,
+                      status.st_uid, cache->owner);
+    else if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+        plan_complain(complaint, "%s/%s: not used: others may write to it (mode %o)", cache->path, name,
+                      status.st_mode & 07777U);
+    else if (status.st_nlink > 1) /* none is right: it was replaced this moment, and what we have is whole */
+        plan_complain(complaint, "%s/%s: not used: it has other names (hard links)", cache->path, name);
+    else
+        return fd;
+    close(fd);
+    return -1;
+}

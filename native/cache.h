@@ -1,0 +1,26 @@
+/* Where compiled plans lie, and whether a file there may be trusted. */
+#ifndef CDI_HPC_CACHE_H
+#define CDI_HPC_CACHE_H
+
+#include "plan.h"
+
+#ifndef SYSTEM_CACHE
+#define SYSTEM_CACHE "/var/cache/cdi-hpc"
+#endif
+
+struct cache {
+    char path[PLAN_MAX_PATH];
+    uid_t owner;
+    mode_t others; /* mode bits that the directory must not have */
+};
+
+/* The caller's own: $XDG_RUNTIME_DIR/cdi-hpc if that directory is the caller's, else ${TMPDIR:-/tmp}/cdi-hpc-UID. */
+struct cache user_cache(void);
+
+/* The system's, written by root alone. */
+struct cache system_cache(void);
+
+/* Open the plan with this key. -1 where there is none, with a complaint if there is something that can't be trusted. */
+int cache_open(const struct cache *cache, const char *key, struct plan_complaint *complaint);
+
+#endif

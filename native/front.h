@@ -1,0 +1,16 @@
+/* The Python program behind us: it compiles plans, and does whatever we do not. */
+#ifndef CDI_HPC_FRONT_H
+#define CDI_HPC_FRONT_H
+
+enum front_task {
+    FRONT_COMPILE, /* compile a plan for this command line, then execute us again */
+    FRONT_RUN,     /* do it all, without us */
+    FRONT_HELP,
+    FRONT_VERSION,
+};
+
+/* Become `cdi-hpc` with the arguments of our own command line. Says so and returns an exit status if it is not
+ * there. */
+int become_front(enum front_task task, int argc, char **argv);
+
+#endif

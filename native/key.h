@@ -1,0 +1,19 @@
+/* The key of a launch: what a compiled plan is found by. cdi_hpc/cache_key.py computes the same one. */
+#ifndef CDI_HPC_KEY_H
+#define CDI_HPC_KEY_H
+
+#include "options.h"
+#include "plan.h"
+
+#include <stdbool.h>
+
+/* Who launches. A plan for everybody (the system's cache) names nobody. */
+struct caller {
+    bool everybody;
+};
+
+/* False where memory or the kernel fails. `image` is its real path, `cwd` the working directory. */
+bool compute_key(const struct options *options, const char *image, const char *cwd, struct caller caller,
+                 char key[PLAN_KEY_DIGITS + 1]);
+
+#endif

@@ -1,0 +1,21 @@
+/* The last steps to the user's command: environment, working directory, exec. As cdi_hpc/launch/process.py. */
+#ifndef CDI_HPC_LAUNCH_H
+#define CDI_HPC_LAUNCH_H
+
+#include "options.h"
+#include "plan.h"
+
+#include <stdbool.h>
+
+/* The command's environment: the caller's, then the plan's, then --env, and a PATH if there is none. The strings
+ * belong to where they came from; NULL where there is no memory. */
+char **launch_environment(const struct plan *plan, const struct values *given);
+
+/* Go to `wanted`, or to `current` if the container has it, or to /. */
+bool launch_directory(const char *wanted, const char *current, struct plan_complaint *complaint);
+
+/* Become the command, looked up as a shell would on the PATH of `environment`. Says what is wrong and returns an exit
+ * status if that is impossible. Signal dispositions are the caller's. */
+int launch_command(char **command, char **environment);
+
+#endif

@@ -1,0 +1,418 @@
+/* The reader of the wire format (FORMAT.md): everything is checked here, once, so that nobody has to later.
+ *
+ * A plan is one block of memory, the file's bytes, and records are looked at where they lie. Nothing is allocated for
+ * a record or a field, and no array of records is made: a hostile file costs its own size and no more.
+ */
+#include "closed.h"
+#include "mount_flags.h"
+#include "plan.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Name and version, each with its NUL. */
+static const char header[] = "cdi-hpc-plan\0"
+                             "1";
+
+void plan_complain(struct plan_complaint *complaint, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(complaint->text, sizeof complaint->text, format, arguments);
+    va_end(arguments);
+}
+
+/* What a field may hold ------------------------------------------------------------------------------------------- */
+
+static bool is_text(const char *field)
+{
+    (void)field;
+    return true;
+}
+
+static bool is_key(const char *field)
+{
+    return strlen(field) == PLAN_KEY_DIGITS && strspn(field, "0123456789abcdef") == PLAN_KEY_DIGITS;
+}
+
+/* Decimal, as short as it can be, at most `most`. One value has one spelling: a plan has one encoding. */
+static bool is_number_to(const char *field, uint64_t most)
+{
+    if (field[0] == '\0' || (field[0] == '0' && field[1] != '\0'))
+        return false;
+    uint64_t value = 0;
+    for (; *field != '\0'; field++) {
+        if (*field < '0' || *field > '9')
+            return false;
+        uint64_t digit = (uint64_t)(*field - '0');
+        if (digit > most || value > (most - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    return true;
+}
+
+static bool is_number(const char *field)
+{
+    return is_number_to(field, UINT64_MAX);
+}
+
+/* The highest one means "no id" to the kernel. */
+static bool is_id(const char *field)
+{
+    return is_number_to(field, UINT32_MAX - 1);
+}
+
+static bool is_mode(const char *field)
+{
+    return is_number_to(field, 07777);
+}
+
+/* st_mode, file type included. */
+static bool is_full_mode(const char *field)
+{
+    return is_number_to(field, UINT32_MAX);
+}
+
+static bool is_yes_or_no(const char *field)
+{
+    return is_number_to(field, 1);
+}
+
+/* Nanoseconds since the epoch; before it, too: a file's time is anything. */
+static bool is_time(const char *field)
+{
+    if (field[0] == '-')
+        return field[1] != '0' && is_number_to(field + 1, INT64_MAX);
+    return is_number_to(field, INT64_MAX);
+}
+
+static bool is_host_path(const char *field)
+{
+    return field[0] == '/' && strlen(field) < PLAN_MAX_PATH;
+}
+
+/* One or more components, none of them empty, `.` or `..`. */
+static bool is_below(const char *field)
+{
+    if (strlen(field) >= PLAN_MAX_PATH - 1)
+        return false;
+    for (;;) {
+        size_t length = strcspn(field, "/");
+        if (length == 0 || (field[0] == '.' && (length == 1 || (length == 2 && field[1] == '.'))))
+            return false;
+        if (field[length] == '\0')
+            return true;
+        field += length + 1;
+    }
+}
+
+static bool is_place(const char *field)
+{
+    return field[0] == '/' && (field[1] == '\0' || is_below(field + 1));
+}
+
+static bool is_link_text(const char *field)
+{
+    return field[0] != '\0' && strlen(field) < PLAN_MAX_PATH;
+}
+
+static bool is_assignment(const char *field)
+{
+    return field[0] != '\0' && strcspn(field, "=") > 0 && strchr(field, '=') != NULL;
+}
+
+static bool is_word(const char *field)
+{
+    return field[0] != '\0';
+}
+
+static bool is_flags(const char *field)
+{
+    unsigned long bits;
+    return mount_flag_bits(field, &bits);
+}
+
+static bool is_propagation(const char *field)
+{
+    unsigned long bits;
+    return mount_propagation_bits(field, &bits);
+}
+
+/* Records --------------------------------------------------------------------------------------------------------- */
+
+static const struct shape {
+    const char *name;
+    bool (*field[PLAN_MAX_FIELDS])(const char *); /* NULL after the last one */
+} shapes[] = {
+    [PLAN_KEY] = {"key", {is_key}},
+    [PLAN_OWNER] = {"owner", {is_id, is_id}},
+    [PLAN_STAGE] = {"stage", {is_host_path}},
+    /* path, device, inode, size, mtime, ctime */
+    [PLAN_FILE] = {"file", {is_host_path, is_number, is_number, is_number, is_time, is_time}},
+    [PLAN_DIR] = {"dir", {is_host_path, is_number, is_number, is_time, is_time}},
+    /* path, device, inode, number of the node, st_mode, owner, group */
+    [PLAN_NODE] = {"node", {is_host_path, is_number, is_number, is_number, is_full_mode, is_id, is_id}},
+    [PLAN_ABSENT] = {"absent", {is_host_path}},
+    [PLAN_LINK] = {"link", {is_host_path, is_link_text}},
+    [PLAN_WARN] = {"warn", {is_text}},
+    [PLAN_NOTE] = {"note", {is_text}},
+    [PLAN_ENV] = {"env", {is_assignment}},
+    [PLAN_MKDIR] = {"mkdir", {is_place, is_mode}},
+    [PLAN_MKFILE] = {"mkfile", {is_place, is_mode}},
+    [PLAN_COPY] = {"copy", {is_below, is_place, is_mode}},
+    [PLAN_SYMLINK] = {"symlink", {is_place, is_link_text}},
+    /* source, place, recursive, flags, propagation */
+    [PLAN_BIND] = {"bind", {is_host_path, is_place, is_yes_or_no, is_flags, is_propagation}},
+    [PLAN_BINDSTAGED] = {"bindstaged", {is_below, is_place, is_flags}},
+    /* place, upper layer, lower layer, writable, mode of the writable root, flags */
+    [PLAN_OVERLAY] = {"overlay", {is_place, is_below, is_host_path, is_yes_or_no, is_mode, is_flags}},
+    /* type, source, place, flags, data */
+    [PLAN_MOUNT] = {"mount", {is_word, is_text, is_place, is_flags, is_text}},
+    [PLAN_RESTRICT] = {"restrict", {is_place, is_flags}},
+    [PLAN_END] = {"end", {NULL}},
+};
+
+static bool find_kind(const char *name, enum plan_kind *kind)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        if (strcmp(shapes[i].name, name) == 0) {
+            *kind = (enum plan_kind)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The text at `*at` up to its NUL, and `*at` after it; NULL where the plan ends before the NUL. */
+static const char *take(const struct plan *plan, size_t *at)
+{
+    const char *text = plan->text + *at;
+    const char *end = memchr(text, '\0', plan->size - *at);
+    if (end == NULL)
+        return NULL;
+    *at += (size_t)(end - text) + 1;
+    return text;
+}
+
+/* One record, checked. */
+static bool take_record(const struct plan *plan, size_t *at, struct plan_record *record,
+                        struct plan_complaint *complaint)
+{
+    size_t start = *at;
+    const char *name = take(plan, at);
+    if (name == NULL) {
+        plan_complain(complaint, "byte %zu: the plan ends without its last record", start);
+        return false;
+    }
+    if (!find_kind(name, &record->kind)) {
+        plan_complain(complaint, "byte %zu: no record is called '%.40s'", start, name);
+        return false;
+    }
+    const struct shape *shape = &shapes[record->kind];
+    for (size_t i = 0; i < PLAN_MAX_FIELDS && shape->field[i] != NULL; i++) {
+        record->field[i] = take(plan, at);
+        if (record->field[i] == NULL) {
+            plan_complain(complaint, "byte %zu: the plan ends inside of record '%s'", start, name);
+            return false;
+        }
+        if (!shape->field[i](record->field[i])) {
+            plan_complain(complaint, "byte %zu: field %zu of record '%s' can't be '%.200s'", start, i + 1, name,
+                          record->field[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+uint64_t plan_number(const char *field)
+{
+    return strtoull(field, NULL, 10);
+}
+
+int64_t plan_time(const char *field)
+{
+    return strtoll(field, NULL, 10);
+}
+
+bool plan_next(const struct plan *plan, size_t *cursor, struct plan_record *record)
+{
+    if (*cursor == 0)
+        *cursor = plan->body;
+    /* Checked before: names are known and every field ends. */
+    if (!find_kind(take(plan, cursor), &record->kind) || record->kind == PLAN_END)
+        return false;
+    const struct shape *shape = &shapes[record->kind];
+    for (size_t i = 0; i < PLAN_MAX_FIELDS && shape->field[i] != NULL; i++)
+        record->field[i] = take(plan, cursor);
+    return true;
+}
+
+/* What must hold between records ---------------------------------------------------------------------------------- */
+
+struct order {
+    size_t count;
+    bool has_root; /* the step that makes "/" has been seen */
+};
+
+/* The place that a step makes or changes, NULL for records that are no steps. */
+static const char *place_of(const struct plan_record *record)
+{
+    switch (record->kind) {
+    case PLAN_MKDIR:
+    case PLAN_MKFILE:
+    case PLAN_SYMLINK:
+    case PLAN_OVERLAY:
+    case PLAN_RESTRICT:
+        return record->field[0];
+    case PLAN_COPY:
+    case PLAN_BIND:
+    case PLAN_BINDSTAGED:
+        return record->field[1];
+    case PLAN_MOUNT:
+        return record->field[2];
+    case PLAN_KEY:
+    case PLAN_OWNER:
+    case PLAN_STAGE:
+    case PLAN_FILE:
+    case PLAN_DIR:
+    case PLAN_NODE:
+    case PLAN_ABSENT:
+    case PLAN_LINK:
+    case PLAN_WARN:
+    case PLAN_NOTE:
+    case PLAN_ENV:
+    case PLAN_END:
+        break;
+    }
+    return NULL;
+}
+
+static bool makes_root(const struct plan_record *record)
+{
+    return record->kind == PLAN_BIND || record->kind == PLAN_OVERLAY || record->kind == PLAN_MOUNT;
+}
+
+static bool uses_stage(const struct plan_record *record)
+{
+    return record->kind == PLAN_COPY || record->kind == PLAN_BINDSTAGED || record->kind == PLAN_OVERLAY;
+}
+
+/* Why a record can't stand where it does, or NULL. */
+static const char *misplaced(const struct plan *plan, const struct order *order, const struct plan_record *record)
+{
+    if ((order->count == 0) != (record->kind == PLAN_KEY))
+        return "key is the first record and no other";
+    if ((order->count == 1) != (record->kind == PLAN_OWNER))
+        return "owner is the second record and no other";
+    if (record->kind == PLAN_STAGE && order->count != 2)
+        return "stage is the third record or none";
+    if (record->kind == PLAN_END && !order->has_root)
+        return "no step makes the root directory";
+    if (uses_stage(record) && plan->stage == NULL)
+        return "it needs a stage and the plan has none";
+    const char *place = place_of(record);
+    if (place == NULL)
+        return NULL;
+    bool at_root = strcmp(place, "/") == 0;
+    if (!order->has_root && !(at_root && makes_root(record)))
+        return "the first step must make the root directory";
+    if (order->has_root && at_root && record->kind != PLAN_RESTRICT)
+        return "the root directory is made once";
+    if (record->kind == PLAN_OVERLAY && !at_root && strcmp(record->field[3], "1") == 0)
+        return "only the root directory can be writable";
+    return NULL;
+}
+
+static void remember(struct plan *plan, struct order *order, const struct plan_record *record)
+{
+    order->count++;
+    if (place_of(record) != NULL)
+        order->has_root = true;
+    if (record->kind == PLAN_KEY) {
+        plan->key = record->field[0];
+    } else if (record->kind == PLAN_OWNER) {
+        plan->uid = (uid_t)plan_number(record->field[0]);
+        plan->gid = (gid_t)plan_number(record->field[1]);
+    } else if (record->kind == PLAN_STAGE) {
+        plan->stage = record->field[0];
+    }
+}
+
+bool plan_parse(struct plan *plan, char *text, size_t size, struct plan_complaint *complaint)
+{
+    *plan = (struct plan){.text = text, .size = size, .body = sizeof header};
+    if (size < sizeof header || memcmp(text, header, sizeof header) != 0) {
+        plan_complain(complaint, "it does not begin as a plan of version 1 does");
+        return false;
+    }
+    struct order order = {0};
+    struct plan_record record = {.kind = PLAN_KEY};
+    size_t at = plan->body;
+    while (record.kind != PLAN_END) {
+        size_t start = at;
+        if (!take_record(plan, &at, &record, complaint))
+            return false;
+        const char *reason = misplaced(plan, &order, &record);
+        if (reason != NULL) {
+            plan_complain(complaint, "byte %zu: record '%s': %s", start, shapes[record.kind].name, reason);
+            return false;
+        }
+        remember(plan, &order, &record);
+    }
+    if (at != size) {
+        plan_complain(complaint, "byte %zu: something follows the last record", at);
+        return false;
+    }
+    return true;
+}
+
+/* Files ----------------------------------------------------------------------------------------------------------- */
+
+/* Exactly `size` bytes and then the end of the file. */
+static bool read_whole(int fd, char *text, size_t size)
+{
+    size_t have = 0;
+    char beyond;
+    for (;;) {
+        ssize_t got = have < size ? read(fd, text + have, size - have) : read(fd, &beyond, 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0 || have == size)
+            return got == 0 && have == size;
+        have += (size_t)got;
+    }
+}
+
+bool plan_read(struct plan *plan, int fd, struct plan_complaint *complaint)
+{
+    *plan = (struct plan){0};
+    struct stat status;
+    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode)) {
+        plan_complain(complaint, "it is not a regular file");
+        return false;
+    }
+    if (status.st_size <= 0 || status.st_size > PLAN_MAX_BYTES) {
+        plan_complain(complaint, "it has %lld bytes; a plan has 1 to %d", (long long)status.st_size, PLAN_MAX_BYTES);
+        return false;
+    }
+    size_t size = (size_t)status.st_size;
+    char *text = malloc(size);
+    if (text == NULL || !read_whole(fd, text, size)) {
+        free(text);
+        plan_complain(complaint, "it can't be read whole");
+        return false;
+    }
+    return plan_parse(plan, text, size, complaint);
+}
+
+void plan_free(struct plan *plan)
+{
+    free(plan->text);
+    *plan = (struct plan){0};
+}

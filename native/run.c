@@ -1,0 +1,224 @@
+/* cdi-hpc-run: launch a command in an image with devices, from a compiled plan.
+ *
+ *   cdi-hpc-run [OPTION of `cdi-hpc run`...] IMAGE [--] COMMAND [ARGUMENT...]
+ *
+ * A launch whose plan is there and fresh starts no interpreter and reads no spec. Anything else (no plan, a stale one,
+ * an image that is a file, a command line that is not understood) is the Python front's: it compiles the plan and
+ * executes us again, with CDI_HPC_COMPILED set to the key so that the two don't go round in circles.
+ *
+ * Hidden, for tests and for the curious: `--print-key` or `--print-system-key` as the first argument prints the key of
+ * the command line that follows and exits.
+ */
+#include "cache.h"
+#include "closed.h"
+#include "front.h"
+#include "key.h"
+#include "launch.h"
+#include "options.h"
+#include "plan.h"
+#include "say.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* A launch, from the command line to the exec. */
+struct launch {
+    int argc;
+    char **argv;
+    struct options options;
+    char image[PATH_MAX];
+    char cwd[PATH_MAX]; /* "" if it has no path any more */
+    struct plan plan;
+};
+
+enum found { FRESH, STALE, MISSING };
+
+static void tell_step(const char *line)
+{
+    say("step", "%s", line);
+}
+
+static void warn(const struct launch *launch, const char *text)
+{
+    if (launch->options.verbosity >= 0)
+        say("warning", "%s", text);
+}
+
+static void note(const struct launch *launch, const char *text)
+{
+    if (launch->options.verbosity >= 1)
+        say("note", "%s", text);
+}
+
+/* Read a plan and see whether it is the one that is wanted and still right. */
+static enum found examine(struct launch *launch, int fd, const char *key, uid_t uid, gid_t gid)
+{
+    struct plan_complaint complaint;
+    struct plan *plan = &launch->plan;
+    if (!plan_read(plan, fd, &complaint)) {
+        say("warning", "compiled plan %s: not used: %s", key, complaint.text);
+        return MISSING;
+    }
+    if (strcmp(plan->key, key) != 0 || plan->uid != uid || plan->gid != gid) {
+        say("warning", "compiled plan %s: not used: it was made for key %s, user %u and group %u", key, plan->key,
+            plan->uid, plan->gid);
+        return MISSING;
+    }
+    if (!plan_fresh(plan, &complaint)) {
+        note(launch, complaint.text);
+        return STALE;
+    }
+    return FRESH;
+}
+
+static enum found find_in(struct launch *launch, const struct cache *cache, struct caller caller, char *key)
+{
+    if (!compute_key(&launch->options, launch->image, launch->cwd, caller, key))
+        return MISSING;
+    struct plan_complaint complaint;
+    CLOSED int fd = cache_open(cache, key, &complaint);
+    if (fd < 0) {
+        if (complaint.text[0] != '\0')
+            warn(launch, complaint.text);
+        return MISSING;
+    }
+    gid_t gid = caller.everybody ? 0 : getegid();
+    enum found found = examine(launch, fd, key, cache->owner, gid);
+    if (found != FRESH)
+        plan_free(&launch->plan);
+    return found;
+}
+
+static enum found find_plan(struct launch *launch, char *key)
+{
+    struct cache system = system_cache(), user = user_cache();
+    if (find_in(launch, &system, (struct caller){.everybody = true}, key) == FRESH)
+        return FRESH;
+    return find_in(launch, &user, (struct caller){.everybody = false}, key);
+}
+
+static void report(const struct launch *launch)
+{
+    struct plan_record record;
+    for (size_t cursor = 0; plan_next(&launch->plan, &cursor, &record);) {
+        if (record.kind == PLAN_WARN)
+            warn(launch, record.field[0]);
+        else if (record.kind == PLAN_NOTE)
+            note(launch, record.field[0]);
+    }
+}
+
+/* The kernel has refused the overlay, which it took when the plan was compiled: without one, or not at all if the
+ * user insists on it. Nothing is compiled now: from inside our user namespace, other owners look all the same. */
+static int without_overlay(const struct launch *launch, const char *reason)
+{
+    if (launch->options.writable_tmpfs) {
+        say("error", "--writable-tmpfs: needs an overlay, and this kernel or file system refuses it");
+        return FAILED;
+    }
+    if (strcmp(launch->options.stage, "overlay") == 0) {
+        say("error", "--stage=overlay: the kernel refuses an overlay on this image: %s (use --stage=underlay)", reason);
+        return FAILED;
+    }
+    if (chdir(launch->cwd) < 0 && chdir("/") < 0)
+        return FAILED;
+    return become_front(FRONT_RUN, launch->argc, launch->argv);
+}
+
+/* With a fresh plan: become the command. */
+static int replay(const struct launch *launch)
+{
+    const char *api = getenv("CDI_HPC_MOUNT_API");
+    struct plan_options options = {
+        .old_mount_api = api != NULL && strcmp(api, "old") == 0,
+        .tell = launch->options.verbosity >= 1 ? tell_step : NULL,
+    };
+    struct plan_complaint complaint;
+    enum plan_applied applied = PLAN_FAILED;
+    FREED char **environment = launch_environment(&launch->plan, &launch->options.env);
+    plan_complain(&complaint, "no memory is left");
+    report(launch);
+    if (environment != NULL && plan_enter(&complaint))
+        applied = plan_apply(&launch->plan, &options, &complaint);
+    if (applied == PLAN_OVERLAY_REFUSED)
+        return without_overlay(launch, complaint.text);
+    if (applied == PLAN_APPLIED && launch_directory(launch->options.workdir, launch->cwd, &complaint) &&
+        plan_drop_privileges(&complaint))
+        return launch_command(launch->options.command, environment);
+    say("error", "%s", complaint.text);
+    return FAILED;
+}
+
+/* No fresh plan: have one made, unless that was done a moment ago. */
+static int have_compiled(const struct launch *launch, const char *key)
+{
+    const char *compiled = getenv("CDI_HPC_COMPILED");
+    if (compiled == NULL || strcmp(compiled, key) != 0)
+        return become_front(FRONT_COMPILE, launch->argc, launch->argv);
+    warn(launch, "the plan that was compiled this moment can't be used; going on without one");
+    unsetenv("CDI_HPC_COMPILED");
+    return become_front(FRONT_RUN, launch->argc, launch->argv);
+}
+
+/* The image as a directory that can be read; anything else is the front's, and so is saying what is wrong. */
+static bool find_image(struct launch *launch)
+{
+    struct stat status;
+    return realpath(launch->options.image, launch->image) != NULL && stat(launch->image, &status) == 0 &&
+           S_ISDIR(status.st_mode) && access(launch->image, R_OK | X_OK) == 0;
+}
+
+static int launch_or_compile(struct launch *launch)
+{
+    char key[PLAN_KEY_DIGITS + 1];
+    if (getcwd(launch->cwd, sizeof launch->cwd) == NULL)
+        launch->cwd[0] = '\0';
+    if (!find_image(launch))
+        return become_front(FRONT_RUN, launch->argc, launch->argv);
+    return find_plan(launch, key) == FRESH ? replay(launch) : have_compiled(launch, key);
+}
+
+static int print_key(struct launch *launch, struct caller caller)
+{
+    char key[PLAN_KEY_DIGITS + 1];
+    if (!options_parse(&launch->options, launch->argc - 1, launch->argv + 1) || launch->options.help ||
+        getcwd(launch->cwd, sizeof launch->cwd) == NULL || !find_image(launch) ||
+        !compute_key(&launch->options, launch->image, launch->cwd, caller, key)) {
+        say("error", "--print-key: the command line that follows has no key");
+        return FAILED;
+    }
+    return puts(key) < 0 ? FAILED : 0;
+}
+
+static int run(struct launch *launch)
+{
+    const char *first = launch->argc > 1 ? launch->argv[1] : "";
+    if (strcmp(first, "--version") == 0)
+        return become_front(FRONT_VERSION, launch->argc, launch->argv);
+    if (strcmp(first, "--print-key") == 0)
+        return print_key(launch, (struct caller){.everybody = false});
+    if (strcmp(first, "--print-system-key") == 0)
+        return print_key(launch, (struct caller){.everybody = true});
+    if (!options_parse(&launch->options, launch->argc, launch->argv))
+        return become_front(FRONT_RUN, launch->argc, launch->argv);
+    if (launch->options.help)
+        return become_front(FRONT_HELP, launch->argc, launch->argv);
+    return launch_or_compile(launch);
+}
+
+int main(int argc, char **argv)
+{
+    /* The environment names programs and caches: with somebody else's rights that would be an invitation. */
+    if (getuid() != geteuid() || getgid() != getegid()) {
+        say("error", "cdi-hpc-run: must not be set-user-ID or set-group-ID (chmod ug-s it)");
+        return FAILED;
+    }
+    struct launch launch = {.argc = argc, .argv = argv};
+    int status = run(&launch);
+    plan_free(&launch.plan);
+    options_free(&launch.options);
+    return status;
+}

@@ -82,7 +82,7 @@ forget_below() { # REAL
 # starts again there, .. stops there, and 40 links are the most (path_resolution(7)). Components
 # that don't exist stay as they are. Sets real ('' is the root itself), kind and here.
 resolve() { # PATH [keep: a link as the last component is not followed]
-  local left=$1 parent=${1%/*} name links=0
+  local left=$1 parent=${1%/*} name links=0 last_is_link=''
   real='' kind=d here=${mount_source[0]}
   if [[ -n ${directories_resolved[$parent/]-} ]]; then
     real=${directories_resolved[$parent/]} left=${1##*/}
@@ -97,23 +97,40 @@ resolve() { # PATH [keep: a link as the last component is not followed]
         continue
         ;;
     esac
-    [[ $kind != f ]] || die '%q: %q is no directory in the container' "$1" "$real"
+    if [[ $kind == f ]]; then
+      leads_nowhere '%q: %q is no directory in the container' "$1" "$real"
+      return
+    fi
     # Most paths of a plan are in a few directories.
-    [[ -n $left || $kind != d || -z $real ]] || directories_resolved[$parent/]=$real
+    [[ -n $left$last_is_link || $kind != d || -z $real ]] || directories_resolved[$parent/]=$real
     lookup "$real/$name"
     if [[ $kind != l || (-z $left && ${2-} == keep) ]]; then
       real=$real/$name
       continue
     fi
-    ((++links <= 40)) || die '%q: more than 40 symbolic links on the way' "$1"
+    if ((++links > 40)); then
+      leads_nowhere '%q: more than 40 symbolic links on the way' "$1"
+      return
+    fi
     read_link "$real/$name"
+    if [[ -z $text ]]; then
+      leads_nowhere 'the link %q can not be read' "$1"
+      return
+    fi
     [[ $text != /* ]] || real=''
+    [[ -n $left ]] || last_is_link=yes
     left=$text/$left kind=d
   done
   if [[ -n $real ]]; then lookup "$real"; else kind=d here=${mount_source[0]}; fi
 }
 
-# text: what the link at a canonical path holds.
+# A path that matters ends the script. Of others, nothing is there.
+leads_nowhere() { # FORMAT VALUE...
+  [[ -n $if_it_is_there ]] || die "$@"
+  real='' kind='' here=''
+}
+
+# text: what the link at a canonical path holds, '' if it can't be read.
 read_link() { # REAL
   text=${link_text[$1]-}
   [[ -z $text ]] || return 0
@@ -122,17 +139,16 @@ read_link() { # REAL
     /proc/self) text=$BASHPID ;;
     *) IFS= read -r -d '' text < <(readlink -z -- "${seen_here[$1]}") ;;
   esac
-  [[ -n $text ]] || die 'the link %q can not be read' "$1"
   link_text[$1]=$text
 }
 
 # text: what a regular file of the container holds, up to a NUL byte; '' without one that can be
 # read. An image could have a FIFO there, or a file without end.
-read_text() { # PATH
+read_text() { # PATH [the most BYTES]
   resolve "$1"
   text=''
   [[ $kind == f && -f $here && -r $here ]] || return 0
-  IFS= read -r -d '' -n 16777216 text <"$here"
+  IFS= read -r -d '' -n "${2:-16777216}" text <"$here"
   return 0
 }
 
@@ -530,10 +546,11 @@ ldcache() { # FOLDER...
 # Folders that the image configures are searched anyway, in its own order: only the others go
 # first. Sets searched (all folders) and first.
 search_order() {
-  local folder
+  local folder if_it_is_there=yes
   local -A known=()
   configured=()
-  read_conf /etc/ld.so.conf
+  resolve /etc/ld.so.conf
+  if [[ -n $kind ]]; then read_conf /etc/ld.so.conf 0; else include '/etc/ld.so.conf.d/*.conf' 0; fi
   system_folders
   for folder in "${configured[@]}" "${system[@]}"; do known[$folder]=yes; done
   first=("${compat[@]}")
@@ -545,33 +562,81 @@ search_order() {
   searched=("${first[@]}" "${configured[@]}" "${system[@]}")
 }
 
-# configured: folders named by the image's ld.so.conf and what it includes (ldconfig(8)).
-read_conf() { # PATH
-  local line pattern directory match lines=()
-  [[ -z ${conf_read[$1]-} ]] || return 0
-  conf_read[$1]=yes
-  read_text "$1"
+# configured: folders named by the image's ld.so.conf and what it includes (ldconfig(8)). The limits
+# only stop what an image could do to us.
+read_conf() { # PATH DEPTH
+  local line pattern lines=() patterns=()
+  resolve "$1"
+  [[ -n $real && -z ${conf_read[$real]-} && ${#conf_read[@]} -lt 1000 && $2 -lt 100 ]] || return 0
+  conf_read[$real]=yes
+  read_text "$1" 1048576
   mapfile -t lines <<<"$text"
   for line in "${lines[@]}"; do
     line=${line%%#*}
     line=${line#"${line%%[![:space:]]*}"}
-    line=${line%"${line##*[![:space:]]}"}
     case $line in
-      '') ;;
-      include[[:space:]]*)
-        pattern=${line#include}
-        pattern=${pattern#"${pattern%%[![:space:]]*}"}
-        [[ $pattern == /* ]] || pattern=${1%/*}/$pattern
-        directory=${pattern%/*} pattern=${pattern##*/}
-        resolve "$directory"
-        [[ $kind == d ]] || continue
-        local IFS=''
-        # shellcheck disable=SC2231 # the pattern is the point; IFS is empty
-        for match in "${here%/}"/$pattern; do read_conf "$directory/${match##*/}"; done
+      include[$' \t']*)
+        IFS=$' \t' read -r -a patterns <<<"${line#include}"
+        for pattern in "${patterns[@]}"; do
+          [[ $pattern == /* ]] || pattern=${1%/*}/$pattern
+          include "$pattern" $(($2 + 1))
+        done
         ;;
-      /*) configured+=("$line") ;;
+      /*)
+        line=${line%"${line##*[![:space:]]}"}
+        line=${line%"${line##*[!/]}"}
+        [[ -z $line ]] || configured+=("$line")
+        ;;
     esac
   done
+}
+
+include() { # PATTERN DEPTH
+  local path matches=()
+  find_matches "$1"
+  for path in "${matches[@]}"; do read_conf "$path" "$2"; done
+}
+
+# matches: what a pattern finds inside the container (glob(7)), in the order of the C locale.
+find_matches() { # PATTERN
+  local left=$1 component above name found=('') names=()
+  while [[ -n $left ]]; do
+    component=${left%%/*}
+    if [[ $component == "$left" ]]; then left=''; else left=${left#*/}; fi
+    [[ -n $component ]] || continue
+    matches=()
+    for above in "${found[@]}"; do
+      resolve "${above:-/}"
+      [[ $kind == d ]] || continue
+      find_names "$component"
+      for name in "${names[@]}"; do matches+=("$above/$name"); done
+    done
+    found=("${matches[@]}")
+    if [[ ${#found[@]} -gt 10000 ]]; then found=(); fi
+  done
+  matches=("${found[@]}")
+}
+
+# names: those in the directory $real that a component of a pattern matches.
+find_names() { # COMPONENT
+  local path name IFS='' below=()
+  local -A matched=()
+  names=()
+  if [[ $1 != *[*?[\\]* ]]; then
+    names=("$1")
+    return
+  fi
+  # shellcheck disable=SC2206 # the pattern is the point; IFS is empty
+  below=("${here%/}"/$1)
+  for path in "${!seen[@]}"; do
+    [[ ${path%/*} != "$real" || -z ${seen[$path]} ]] || below+=("$path")
+  done
+  for path in "${below[@]}"; do
+    name=${path##*/}
+    # shellcheck disable=SC2053
+    [[ $name != $1 || ($name == .* && $1 != .*) ]] || matched[$name]=yes
+  done
+  [[ ${#matched[@]} -eq 0 ]] || mapfile -t names < <(printf '%s\n' "${!matched[@]}" | sort)
 }
 
 # system: where the loader looks by itself. Debian's ldconfig and everybody else's differ, and the
@@ -597,10 +662,12 @@ system_folders() {
 soname_links() {
   local i folder aside count=0
   local -A is_searched=() asides=()
+  if_it_is_there=yes
   for folder in "${searched[@]}"; do
     resolve "$folder"
     [[ $kind != d ]] || is_searched[$real/]=yes
   done
+  if_it_is_there=''
   for i in "${!mount_at[@]}"; do
     folder=${mount_at[i]%/*}
     [[ ${mount_kind[i]} == file && -n $folder && -n ${is_searched[$folder/]-} ]] || continue
@@ -664,25 +731,18 @@ prepare_loader() {
 }
 
 # The image's cache can't be extended by a script, so the host's ldconfig makes a new one. It is
-# chrooted in the finished root, reads its configuration and writes its cache through a descriptor
-# of a directory outside (the root is read-only), and the result is bound in place.
+# chrooted in the finished root, reads a configuration and writes its cache through a descriptor of
+# a directory outside (the root is read-only), and the result is bound in place. The image's own
+# configuration has been read: it could be one that ldconfig does not come to the end of.
 make_ldcache() {
   local directory
   [[ -n $cache_at ]] || return 0
   mkdir -p -- "$work/loader" || die 'can not make %q' "$work/loader"
-  {
-    [[ ${#first[@]} -eq 0 ]] || printf '%s\n' "${first[@]}"
-    # Not "include /etc/ld.so.conf": ldconfig would wait for a FIFO there, and follow a file that includes itself for ever.
-    [[ ${#configured[@]} -eq 0 ]] || printf '%s\n' "${configured[@]}"
-    printf '%s\n' "${system[@]}"
-  } >"$work/loader/conf" || die 'can not write %q' "$work/loader/conf"
+  printf '%s\n' "${searched[@]}" >"$work/loader/conf" || die 'can not write %q' "$work/loader/conf"
   hide_auxiliary_cache
   exec {directory}<"$work/loader" || die 'can not open %q' "$work/loader"
-  # With less memory than a configuration without end could take.
-  (
-    ulimit -S -d 1048576
-    exec ldconfig -X -r "$root" -f "/proc/self/fd/$directory/conf" -C "/proc/self/fd/$directory/cache"
-  ) >/dev/null 2>"$work/refusal"
+  ldconfig -X -r "$root" -f "/proc/self/fd/$directory/conf" -C "/proc/self/fd/$directory/cache" \
+    >/dev/null 2>"$work/refusal"
   exec {directory}<&-
   if [[ ! -s $work/loader/cache ]]; then
     IFS= read -r reason <"$work/refusal"
@@ -694,6 +754,7 @@ make_ldcache() {
 
 # ldconfig also keeps notes in /var/cache; with the host as the image they would be the host's.
 hide_auxiliary_cache() {
+  local if_it_is_there=yes
   resolve /var/cache/ldconfig
   [[ $kind == d && -w $root$real ]] || return 0
   mkdir -p -- "$work/empty" || die 'can not make %q' "$work/empty"
@@ -722,7 +783,7 @@ musl_path() {
 # The image's newer libcuda comes first if it says that it can work with this driver: the rule of
 # the vendor's enable-cuda-compat hook.
 cuda_compat() { # DIRECTORY DRIVER-VERSION CUDA-VERSION
-  local candidate library='' count=0 directory
+  local candidate library='' count=0 directory if_it_is_there=yes
   [[ -n $2$3 ]] || return 0
   resolve "$1"
   [[ $kind == d ]] || return 0
@@ -954,7 +1015,9 @@ build_container() { # IMAGE UID GID...
   prepare_loader
   add_library_path
   late_tmp
+  if_it_is_there=yes
   resolve "$directory_wanted"
+  if_it_is_there=''
   [[ $kind != d ]] || working_directory=${real:-/}
   make_stage
   flags=''
@@ -1140,7 +1203,7 @@ with_state() { # FUNCTION ARGUMENT...
   local new_directories=() new_files=()
   local -A new_links=() copy_mode=()
   # What functions return.
-  local owner=0 kind='' here='' real='' text='' where='' field='' flags='' reason='' note='' row=()
+  local if_it_is_there='' owner=0 kind='' here='' real='' text='' where='' field='' flags='' reason='' note='' row=()
   # The host, and our own places.
   local host_mount_at=() host_mount_options=() work='' root='' image='' layer_count=0
   local -A is_host_mount=()

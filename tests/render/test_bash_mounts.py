@@ -231,3 +231,24 @@ def test_a_link_under_a_mount_says_nothing_about_the_one_over_it(image, source, 
     show = "ls /etc | grep -x -e one -e two; readlink /opt/link; ls /opt"
     done = start(plan(*actions), tmp_path, image, [*BUSYBOX, show], f"--stage={stage}")
     assert said(done).split() == [b"one", b"two", b"file", b"below", b"file", b"link", b"link-was-here", b"to"]
+
+
+# Paths --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_target_that_is_a_link_says_nothing_about_the_next_one_beside_it(image, source, tmp_path, stage):
+    (image / "opt" / "one").symlink_to("/srv/deep/one")
+    actions = [bind(source / "file", f"/opt/{name}") for name in ("one", "two", "three")]
+    show = "cat /srv/deep/one /opt/two /opt/three; ls /srv/deep"
+    done = start(plan(*actions), tmp_path, image, [*BUSYBOX, show], f"--stage={stage}")
+    assert said(done) == b"from the host\n" * 3 + b"one\n"
+
+
+@pytest.mark.parametrize("text", ["{top}", "/etc/passwd/below", "/nowhere", "{top}/{top}"])
+def test_a_working_directory_that_leads_nowhere_in_the_image_is_its_root(image, in_home, tmp_path, monkeypatch, text):
+    top = in_home.parts[1]
+    (image / top).rmdir()
+    (image / top).symlink_to(text.format(top=top))
+    monkeypatch.chdir(in_home)
+    assert said(start(plan(), tmp_path, image, [*BUSYBOX, "pwd"])) == b"/\n"

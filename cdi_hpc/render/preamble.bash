@@ -252,9 +252,13 @@ add_mount() { # REAL SOURCE file|directory OPTIONS ADDITIONS
 
 # real: where TARGET is. A link there is followed inside the root, as podman and runc do; what is
 # missing is made in the stage.
-mount_point() { # TARGET f|d
-  resolve "$1"
+mount_point() { # TARGET f|d [cover: a link there is covered, wherever it leads]
+  resolve "$1" "${3:+keep}"
   refuse_root "$1"
+  if [[ $kind == l ]]; then
+    make_room
+    kind=''
+  fi
   case $kind in
     "$2") ;;
     '')
@@ -544,7 +548,7 @@ ldcache() { # FOLDER...
 }
 
 # Folders that the image configures are searched anyway, in its own order: only the others go
-# first. Sets searched (all folders) and first.
+# first. Sets searched (all folders), first and added.
 search_order() {
   local folder if_it_is_there=yes
   local -A known=()
@@ -553,12 +557,13 @@ search_order() {
   if [[ -n $kind ]]; then read_conf /etc/ld.so.conf 0; else include '/etc/ld.so.conf.d/*.conf' 0; fi
   system_folders
   for folder in "${configured[@]}" "${system[@]}"; do known[$folder]=yes; done
-  first=("${compat[@]}")
+  added=()
   for folder in "${folders[@]}"; do
     [[ -z ${known[$folder]-} ]] || continue
     known[$folder]=yes
-    first+=("$folder")
+    added+=("$folder")
   done
+  first=("${compat[@]}" "${added[@]}")
   searched=("${first[@]}" "${configured[@]}" "${system[@]}")
 }
 
@@ -653,7 +658,8 @@ system_folders() {
   if [[ $kind == f ]]; then
     system=(${multiarch:+"/lib/$multiarch" "/usr/lib/$multiarch"} /lib /usr/lib)
   else
-    system=(/lib /usr/lib /lib64 /usr/lib64)
+    system=(/lib /lib64 /usr/lib /usr/lib64)
+    [[ $machine != x86_64 ]] || system=(/lib /lib64 /libx32 /usr/lib /usr/lib64 /usr/libx32)
   fi
 }
 
@@ -726,7 +732,7 @@ prepare_loader() {
     return 0
   fi
   soname_links
-  mount_point /etc/ld.so.cache f
+  mount_point /etc/ld.so.cache f cover
   cache_at=$real
 }
 
@@ -762,20 +768,37 @@ hide_auxiliary_cache() {
   make_queued
 }
 
-# musl has no cache; its loader reads a list of folders.
+# musl has no cache; its loader reads a list of folders. Without the file it has a list of its own,
+# which has to be in the file then.
 musl_path() {
-  local loader name old='' folder
-  resolve /lib
-  for loader in "$here"/ld-musl-*.so.1; do
-    name=${loader##*/ld-musl-}
-    name=/etc/ld-musl-${name%.so.1}.path
-    read_text "$name"
-    old=${text%$'\n'}
-    [[ -n $old ]] || old=/lib:/usr/local/lib:/usr/lib
-    printf '%s\n' "${compat[@]}" "${folders[@]}" "$old" >"$work/files/musl" || die 'can not write %q' "$name"
-    bind file "$work/files/musl" "$name" bind,ro,nosuid,nodev
-    return 0
+  local arch='' path present folder wanted=("${added[@]}")
+  musl_arch
+  [[ -n $arch ]] || return 0
+  path=/etc/ld-musl-$arch.path
+  read_text "$path" 1048576
+  [[ $kind == f ]] || wanted+=(/lib /usr/local/lib /usr/lib)
+  [[ -z $text || $text == *$'\n' ]] || text+=$'\n'
+  present=:${text//$'\n'/:}
+  for folder in "${wanted[@]}" "${system[@]}"; do
+    [[ $present != *:"$folder":* ]] || continue
+    present+=$folder: text+=$folder$'\n'
   done
+  printf %s "$text" >"$work/files/musl" || die 'can not write %q' "$work/files/musl"
+  mount_point "$path" f cover
+  add_mount "$real" "$work/files/musl" file bind,ro,nosuid,nodev ''
+}
+
+# arch: of the image's musl, '' without one.
+musl_arch() {
+  local loader machine=${BASH_VERSINFO[5]%%-*} if_it_is_there=yes
+  resolve /lib
+  for loader in "${here:-/nowhere}"/ld-musl-*.so.1; do
+    loader=${loader##*/ld-musl-} loader=${loader%.so.1}
+    [[ -n $arch && $loader != "$machine" ]] || arch=$loader
+  done
+  [[ -z $arch ]] || return 0
+  resolve /etc/alpine-release
+  [[ $kind != f ]] || arch=$machine
 }
 
 # --- CUDA forward compatibility ----------------------------------------------------------------
@@ -1209,7 +1232,7 @@ with_state() { # FUNCTION ARGUMENT...
   local -A is_host_mount=()
   local root_is_underlay='' sys_at='' working_directory=/
   # The dynamic loader.
-  local library_path='' ldcache_wanted='' folders=() compat=() first=() searched=() configured=() system=() cache_at=''
+  local library_path='' ldcache_wanted='' folders=() compat=() first=() added=() searched=() configured=() system=() cache_at=''
   local -A conf_read=()
   # NAME=value of the command's environment.
   local environment=()

@@ -1,4 +1,4 @@
-"""The script's reading of ld.so.conf, against the library's."""
+"""What a script tells the dynamic loader, against what the library does."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import small_trees
+from script_runs import HERE, plan, said, start
 
+from cdi_hpc import ldcache
 from cdi_hpc.ldcache import DirectoryView
 from cdi_hpc.ldcache.conf import configured
 from cdi_hpc.ldcache.tree import Tree
-from cdi_hpc.plan import Plan
+from cdi_hpc.plan import Plan, UpdateLdCache
 from cdi_hpc.render.bash import script
 
 UP = "../../../../../../../../../.."
@@ -105,3 +107,34 @@ def test_the_script_reads_a_configuration_as_the_library_does(name, functions, t
         # ldconfig leaves out what is relative, with a warning.
         wanted = [folder for folder in configured(Tree(view)) if folder.startswith("/")]
     assert (found, done.stderr) == (wanted, b"")
+
+
+FOLDERS = ("/opt/driver", "/lib", "/usr/lib/x86_64-linux-gnu", "/opt/driver/more")
+
+
+@pytest.mark.parametrize(
+    "before", [None, "", "/lib\n/opt/driver/more\n", "/a:/lib:/opt/driver", "/a\n\n/b", "-> ld.so.cache"]
+)
+@pytest.mark.parametrize("conf", ["", "/lib\n/opt/driver/more\n"])
+def test_the_list_of_musls_loader_is_that_of_the_library(image, tmp_path, before, conf):
+    path = image / "etc" / "ld-musl-x86_64.path"
+    path.unlink(missing_ok=True)
+    if before is not None and before.startswith("-> "):
+        path.symlink_to(before[3:])
+    elif before is not None:
+        path.write_text(before)
+    (image / "etc" / "ld.so.conf").write_text(conf)
+    with DirectoryView(str(image)) as view:
+        update = ldcache.update(view, folders=FOLDERS)
+    command = ["/bin/busybox", "cat", "/etc/ld-musl-x86_64.path"]
+    assert said(start(plan(UpdateLdCache(FOLDERS, HERE)), tmp_path, image, command)) == update.musl.content
+
+
+@pytest.mark.parametrize("stage", ["overlay", "underlay"])
+def test_a_cache_that_is_a_link_is_covered_wherever_it_leads(image, tmp_path, stage):
+    (image / "etc" / "ld.so.cache").unlink(missing_ok=True)
+    (image / "etc" / "ld.so.cache").symlink_to("passwd")
+    show = "head -c 17 /etc/ld.so.cache; tail -n 1 /etc/passwd | cut -d: -f3; readlink /etc/ld.so.cache"
+    command = ["/bin/busybox", "sh", "-c", f"{show} || true"]
+    done = start(plan(UpdateLdCache(("/opt",), HERE)), tmp_path, image, command, f"--stage={stage}")
+    assert said(done) == b"glibc-ld.so.cache%d\n" % os.getuid()

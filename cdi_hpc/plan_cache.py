@@ -25,6 +25,7 @@ from cdi_hpc import wire
 from cdi_hpc.compile import StageEntry
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.steps import MakeDirectory, MakeFile
+from cdi_hpc.tree import open_regular
 
 #: Where root keeps plans for everybody.
 SYSTEM_DIRECTORY = "/var/cache/cdi-hpc"
@@ -42,8 +43,17 @@ _STAGE_GRACE = 30 * 24 * _HOUR
 _WRITING_GRACE = _HOUR
 
 
+#: For how many seconds a compiler waits for another one of the same plan, and how often it looks.
+PATIENCE = 60.0
+_LONGEST_PAUSE = 0.16
+
+
 class CacheError(CdiError):
     """Plans can't be kept; launches go on without."""
+
+
+class UntrustedCacheError(CacheError):
+    """The directory is a link, somebody else's, or open to others. The native runner says so, too."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,8 @@ class PlanCache:
         """Open the directory, made if it is not there.
 
         Raises:
-            CacheError: it can't be made, is a link, or somebody else's, or others have access to it.
+            UntrustedCacheError: it is a link, or somebody else's, or others have access to it.
+            CacheError: it can't be made.
 
         """
         self.directory = directory
@@ -97,11 +108,11 @@ class PlanCache:
         except OSError as error:
             raise _unusable(directory, f"{error.strerror}") from None
         if not stat.S_ISDIR(found.st_mode):
-            raise _unusable(directory, "it is a link, or no directory")
+            raise _untrusted(directory, "it is a link, or no directory")
         if found.st_uid != os.geteuid():
-            raise _unusable(directory, f"it belongs to user {found.st_uid}")
+            raise _untrusted(directory, f"it belongs to user {found.st_uid}")
         if found.st_mode & 0o777 & ~mode:
-            raise _unusable(directory, f"others have access to it (chmod {mode:o} it)")
+            raise _untrusted(directory, f"others have access to it (chmod {mode:o} it)")
 
     def path_of(self, key: str) -> str:
         """Where a key's plan is, or would be."""
@@ -109,7 +120,7 @@ class PlanCache:
 
     @contextlib.contextmanager
     def compiling(self, key: str, since: float) -> Iterator[bool]:
-        """Be the only one who compiles a key.
+        """Be the only one who compiles a key, or nearly so.
 
         Args:
             key: the key.
@@ -142,7 +153,7 @@ class PlanCache:
         fd = os.open(f"{self.directory}/{key}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.fchmod(fd, 0o600)  # whatever the umask
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _wait_for(fd)
         except BaseException:
             os.close(fd)
             raise
@@ -163,6 +174,11 @@ class PlanCache:
         except OSError as error:
             raise _unusable(error.filename or self.directory, f"{error.strerror}") from None
 
+    def _touch_stage_of(self, key: str) -> None:
+        """From now on nothing names the old plan's stage; how long it has been so is what :meth:`collect` asks."""
+        with contextlib.suppress(OSError, ValueError):
+            os.utime(_stage_of(self.path_of(key)))
+
     def _write(
         self, key: str, owner: tuple[int, int], records: Sequence[wire.Record], stage: Sequence[StageEntry]
     ) -> str:
@@ -178,6 +194,7 @@ class PlanCache:
                 records = [*_stage_origins(place), *records]
             data = wire.encode(wire.WirePlan(key, uid, gid, place if stage else None, tuple(records)))
             _write_synced(new, data, 0o600 if uid else 0o644)
+            self._touch_stage_of(key)
             os.rename(new, self.path_of(key))
         except BaseException:
             for path in (new_place, place, new):
@@ -257,16 +274,37 @@ def _grace(name: str, *, everything: bool) -> float:
 def _stage_of(plan: str) -> str:
     """The stage that a plan names, from its head: header, key and owner come before it."""
     try:
-        with open(plan, "rb") as stream:
+        with open_regular(plan) as stream:
             fields = stream.read(16384).split(b"\0")
     except OSError:
         return ""
     return os.fsdecode(fields[8]) if fields[7:8] == [b"stage"] and len(fields) > 9 else ""  # noqa: PLR2004  # as encoded
 
 
-def _unusable(directory: str, reason: str) -> CacheError:
+def _problem(directory: str, reason: str) -> Problem:
     fix = "set XDG_RUNTIME_DIR or TMPDIR to a place of your own"
-    return CacheError(Problem(directory, f"plans can't be kept there: {reason}", fix))
+    return Problem(directory, f"plans can't be kept there: {reason}", fix)
+
+
+def _unusable(directory: str, reason: str) -> CacheError:
+    return CacheError(_problem(directory, reason))
+
+
+def _untrusted(directory: str, reason: str) -> UntrustedCacheError:
+    return UntrustedCacheError(_problem(directory, reason))
+
+
+def _wait_for(fd: int) -> None:
+    """Get a file's lock, or give up: whoever has it may have been stopped, and two compilers do no harm."""
+    pause, end = 0.01, time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            return
 
 
 def _is_idle(path: str) -> bool:

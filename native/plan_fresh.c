@@ -40,16 +40,6 @@ static bool is_same_directory(const struct plan_record *record)
            is_time(status.st_mtim, field[3]) && is_time(status.st_ctim, field[4]);
 }
 
-/* In a user namespace, where plans without overlays are made, every other owner looks like this one (user_namespaces(7),
- * "Unmapped user and group IDs"): a plan that says so does not know. */
-enum { UNMAPPED_ID = 65534 };
-
-static bool is_owner(unsigned id, const char *field)
-{
-    uint64_t known = plan_number(field);
-    return id == known || known == UNMAPPED_ID;
-}
-
 /* The times of a device node change with its use, and nothing depends on them. */
 static bool is_same_node(const struct plan_record *record)
 {
@@ -57,7 +47,7 @@ static bool is_same_node(const struct plan_record *record)
     struct stat status;
     return stat(field[0], &status) == 0 && is_same(&status, field[1], field[2]) &&
            status.st_rdev == plan_number(field[3]) && status.st_mode == plan_number(field[4]) &&
-           is_owner(status.st_uid, field[5]) && is_owner(status.st_gid, field[6]);
+           status.st_uid == plan_number(field[5]) && status.st_gid == plan_number(field[6]);
 }
 
 /* Not there, or not to be seen by this user: the plan was made by him, and it was the same to him then. */

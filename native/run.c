@@ -153,10 +153,10 @@ static int replay(const struct launch *launch)
 }
 
 /* No fresh plan: have one made, unless that was done a moment ago. */
-static int have_compiled(const struct launch *launch, const char *key)
+static int have_compiled(const struct launch *launch)
 {
-    const char *compiled = getenv("CDI_HPC_COMPILED");
-    if (compiled == NULL || strcmp(compiled, key) != 0)
+    /* Whatever key it holds: a front of another release computes another one, and would for ever. */
+    if (getenv("CDI_HPC_COMPILED") == NULL)
         return become_front(FRONT_COMPILE, launch->argc, launch->argv);
     warn(launch, "the plan that was compiled this moment can't be used; going on without one");
     unsetenv("CDI_HPC_COMPILED");
@@ -178,7 +178,7 @@ static int launch_or_compile(struct launch *launch)
         launch->cwd[0] = '\0';
     if (!find_image(launch))
         return become_front(FRONT_RUN, launch->argc, launch->argv);
-    return find_plan(launch, key) == FRESH ? replay(launch) : have_compiled(launch, key);
+    return find_plan(launch, key) == FRESH ? replay(launch) : have_compiled(launch);
 }
 
 static int print_key(struct launch *launch, struct caller caller)

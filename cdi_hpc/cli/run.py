@@ -17,7 +17,7 @@ from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
 from cdi_hpc.launch import embedded, inheritance, native, squashfs
 from cdi_hpc.lookup import resolve_devices
-from cdi_hpc.plan_cache import CacheError, PlanCache, user_directory
+from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
 from cdi_hpc.translate import translate
 from cdi_hpc.witness import ChangedError
 
@@ -137,6 +137,8 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
     try:
         cache = PlanCache(user_directory(os.environ, os.geteuid()))
         key = native.compile_launch(real, cache, os.environ, reporter, since=inheritance.process_start())
+    except UntrustedCacheError:
+        return  # the native runner has looked there, and said it
     except CacheError as error:
         reporter.warn(error)
         return

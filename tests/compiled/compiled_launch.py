@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -25,13 +25,16 @@ PROGRAMS = ("sh", "cat", "echo", "env", "find", "ls", "md5sum", "readlink", "sle
 VIEW = r"""
 cd /
 echo "LAB_VARIABLE=$LAB_VARIABLE"
-for path in /opt/lab/* /opt/lab/*/* /usr/lib/lab/* /etc/passwd /etc/group /etc/ld.so.cache /etc/ld.so.conf.d/* /dev/lab*; do
+for path in /opt/lab/* /opt/lab/*/* /usr/lib/lab/* /dev/lab* \
+    /etc/passwd /etc/group /etc/ld.so.cache /etc/ld.so.conf.d/*; do
     [ -e "$path" ] || [ -L "$path" ] || continue
     echo "$path -> $(readlink "$path")"
     [ ! -f "$path" ] || md5sum "$path"
 done
-ls -ldn --time-style=+ / /opt /etc /usr/lib | while read -r mode links owner group size name; do echo "$mode $owner $name"; done
-ls -lAnR --time-style=+ /opt /usr/lib/lab 2>&1 | while read -r mode links owner group rest; do echo "$mode $owner $rest"; done
+ls -ldn --time-style=+ / /opt /etc /usr/lib |
+    while read -r mode links owner group size name; do echo "$mode $owner $name"; done
+ls -lAnR --time-style=+ /opt /usr/lib/lab 2>&1 |
+    while read -r mode links owner group rest; do echo "$mode $owner $rest"; done
 while read -r _ _ _ _ point options _; do echo "mount $point"; done </proc/self/mountinfo | sort
 """
 
@@ -43,7 +46,7 @@ def runner() -> str:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def front() -> str:
     """The Python program."""
     found = shutil.which("cdi-hpc")
@@ -105,10 +108,9 @@ class Site:
         """Launch by the native runner, or by Python alone, which neither reads nor writes the cache."""
         program = [front(), "run", "--runner=python"] if python else [runner()]
         environment = {**self.environment, **(env or {})}
-        keywords = {"timeout": 120, "check": False, "input": b"", "capture_output": True, **keywords}
-        return subprocess.run(
-            [*prefix, *program, *self.argv(command or ("true",), options=options)], env=environment, **keywords
-        )
+        argv = [*prefix, *program, *self.argv(command or ("true",), options=options)]
+        keywords = {"timeout": 60, "input": b"", "capture_output": True, **keywords}
+        return subprocess.run(argv, env=environment, check=False, **keywords)
 
     def view(self, *, python: bool = False, **keywords) -> str:
         """What the container's shell sees, or why there is no container."""
@@ -145,7 +147,7 @@ class Site:
         return path
 
     def usual_edits(self) -> dict:
-        """A bit of everything: a variable, a node, files, a directory, a library with its links and the loader's cache."""
+        """A bit of everything: a variable, a node, files, a directory, a library with its links, the loader's cache."""
         hook = "/usr/bin/nvidia-cdi-hook"
         links = ["--link", "file::/opt/lab/link", "--link", "libthing.so.1::/usr/lib/lab/libthing.so"]
         return {

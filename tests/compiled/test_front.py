@@ -176,7 +176,11 @@ def test_a_python_without_the_runner_beside_it_launches_by_itself(site, tmp_path
     source = os.path.dirname(os.path.dirname(sys.modules["cdi_hpc"].__file__))
     package.mkdir()
     (package / "cdi_hpc").symlink_to(f"{source}/cdi_hpc")
-    program = [sys.executable, "-c", "import sys; sys.argv[0] = '/nowhere/cdi-hpc'; from cdi_hpc.cli import main; main()"]
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv[0] = '/nowhere/cdi-hpc'; from cdi_hpc.cli import main; main()",
+    ]
     copy = package / "copied"
     copy.mkdir()
     subprocess.run(["cp", "-r", f"{source}/cdi_hpc", str(copy)], check=True)
@@ -198,13 +202,13 @@ def test_the_runner_without_the_front_says_what_is_missing(site):
 
 def test_an_interrupted_compilation_ends_as_an_interrupted_command(site):
     """SIGINT to the whole group, as a terminal sends it, while Python waits for another compiler of the same plan."""
-    key = subprocess.run([runner(), "--print-key", *site.argv(["true"])], env=site.environment, capture_output=True)
+    key = start(site, [runner(), "--print-key"], *site.argv(["true"])).stdout.decode().strip()
     site.cache.mkdir(mode=0o700)
-    with (site.cache / f"{key.stdout.decode().strip()}.lock").open("w") as lock:
+    with (site.cache / f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         argv = [runner(), *site.argv(["true"])]
         process = subprocess.Popen(argv, env=site.environment, stderr=subprocess.PIPE, start_new_session=True)
-        wait_until(lambda: is_waiting_for(lock.name, process.pid))
+        wait_until(lambda: has_opened(lock.name, process.pid))
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)
@@ -212,11 +216,8 @@ def test_an_interrupted_compilation_ends_as_an_interrupted_command(site):
     assert site.launch().returncode == 0
 
 
-def is_waiting_for(path: str, pid: int) -> bool:
-    """Whether a process has asked for a lock that another holds (proc_locks(5): "->")."""
-    inode = f":{os.stat(path).st_ino} "
-    lines = Path("/proc/locks").read_text().splitlines()
-    return any("->" in line and inode in line and f" {pid} " in line for line in lines)
+def has_opened(path: str, pid: int) -> bool:
+    return any(os.path.realpath(fd) == path for fd in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -33,11 +33,7 @@ def cache(tmp_path, programs) -> Iterator[Cache]:
     runtime = tmp_path / "runtime"
     runtime.mkdir(mode=0o700)
     front = tmp_path / "front"
-    front.write_text(
-        "#!/bin/sh\n"
-        'printf "front"; printf " <%s>" "$@"; echo\n'
-        'echo "compiled=$CDI_HPC_COMPILED overlay=$CDI_HPC_OVERLAY in $PWD"\n'
-    )
+    front.write_text('#!/bin/sh\nprintf "front"; printf " <%s>" "$@"; echo\necho "compiled=$CDI_HPC_COMPILED"\n')
     front.chmod(0o755)
     umask = os.umask(0o022)
     yield Cache(programs, runtime, front)

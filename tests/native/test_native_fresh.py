@@ -120,12 +120,6 @@ def test_each_number_of_a_node_counts(field, cache):
     assert not is_fresh(cache.start(["/", "true"]))
 
 
-def test_an_owner_that_the_plans_maker_could_not_see_does_not_count(cache):
-    """A plan without overlays is made in a user namespace, where every other owner looks like 65534."""
-    cache.write(wire.SameNode(**{**vars(state_of("/dev/null")), "uid": 65534, "gid": 65534}), HOST_ROOT)
-    assert is_fresh(cache.start(["/", "true"]))
-
-
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -3,9 +3,8 @@
 #
 # A container path is absolute and means what it means inside the container. None of them reaches
 # the kernel before resolve() has followed its symbolic links inside the container's root, so an
-# image can't lead a mount or a file out of itself. (Whoever owns the image could swap a directory
-# for a link between that look and the mount. The mounts are in this script's own namespace and
-# have the caller's rights: the caller's own container is all that could be fooled.)
+# image can't lead a mount or a file out of itself. Whoever owns the image could exchange a
+# directory for a link between that look and the mount, so check_mounts() looks at the result.
 #
 # Functions return values in variables of main (bash has dynamic scope), so that nothing here ends
 # up in, or changes, the environment of the command.
@@ -378,13 +377,13 @@ make_queued() {
 
 # The host's mounts; mountinfo writes odd bytes as \ooo (proc_pid_mountinfo(5)).
 read_host_mounts() {
-  local line point options lines=()
+  local line top point options lines=()
   mapfile -t lines </proc/self/mountinfo || die 'the mounts of this machine can not be read'
   for line in "${lines[@]}"; do
-    IFS=' ' read -r _ _ _ _ point options _ <<<"$line"
-    [[ $point != *\\* ]] || printf -v point %b "$point"
+    IFS=' ' read -r _ _ _ top point options _ <<<"$line"
+    if [[ $top$point == *\\* ]]; then printf -v top %b "$top"; printf -v point %b "$point"; fi
     host_mount_at+=("${point%/}")
-    is_host_mount[$point]=yes
+    top_of_mount[$point]=$top
     host_mount_options+=("$options")
   done
 }
@@ -418,7 +417,7 @@ flags_of_mount() { # DIRECTORY
 flags_on_mount() { # SOURCE FLAGS
   local option asked=()
   flags=$2
-  [[ -n $2 && -n ${is_host_mount[$1]-} ]] || return 0
+  [[ -n $2 && -n ${top_of_mount[$1]-} ]] || return 0
   for option in ${2//,/ }; do
     case $option in noatime | nodiratime | relatime | strictatime) ;; *) asked+=("$option") ;; esac
   done
@@ -462,7 +461,10 @@ may_be_layer() { # SOURCE DESTINATION FLAGS
 overlay() { # ADDITIONS SOURCE DESTINATION
   local layers=$work/layers/$((++layer_count))
   mkdir -p -- "$layers/stage" "$layers/image" || die 'can not make %q' "$layers"
-  if mount_layers "$1" "$2" "$3" 2>"$work/refusal"; then return 0; fi
+  if mount_layers "$1" "$2" "$3" 2>"$work/refusal"; then
+    is_of_image "$3" && must_show[$layers/image]=$2
+    return 0
+  fi
   IFS= read -r reason <"$work/refusal"
   return 1
 }
@@ -507,6 +509,7 @@ underlay() { # ADDITIONS SOURCE DESTINATION FLAGS
     fi
     flags_on_mount "$entry" "$4"
     queue "$entry" "$3/$name" "rbind$flags"
+    is_of_image "$3" && must_show[$3/$name]=$entry
   done
   for name in "${deeper[@]}"; do directories+=("$3/$name"); done
   if [[ ${#directories[@]} -gt 0 ]]; then mkdir -- "${directories[@]}" || die 'can not make the underlay'; fi
@@ -531,8 +534,44 @@ make_mounts() {
       source=$work/merged/$i options=rbind$flags
     fi
     queue "$source" "$root${mount_at[i]}" "$options"
+    [[ $image == "$root" || -n ${must_show[$root${mount_at[i]}]-} ]] || must_show[$root${mount_at[i]}]=anything
   done
   make_queued
+  check_mounts
+}
+
+# Whether a destination of merge() shows a part of the image, which may be somebody else's.
+is_of_image() { # DESTINATION
+  [[ $image != / && $1/ == "$root"/* ]]
+}
+
+# Mounts are where they were planned, and show what was planned, even if a directory of the image
+# was exchanged for a link in the meantime.
+check_mounts() {
+  local line top point lines=()
+  local -A tops=()
+  mapfile -t lines </proc/self/mountinfo || die 'the mounts can not be read'
+  for line in "${lines[@]}"; do
+    line=${line#* * * } top=${line%% *} line=${line#* }
+    point=${line%% *}
+    [[ $point == "$work"/* ]] || continue
+    if [[ $top$point == *\\* ]]; then printf -v top %b "$top"; printf -v point %b "$point"; fi
+    tops[$point]+="$top"$'\n\n'
+  done
+  for point in "${!must_show[@]}"; do
+    top=''
+    [[ ${must_show[$point]} == anything ]] || top_of "${must_show[$point]}"
+    [[ -n ${tops[$point]-} && (-z $top || $'\n\n'${tops[$point]} == *$'\n\n'"$top"$'\n\n'*) ]] ||
+      die 'the image was changed in the meantime: %q is not what was there' "${point#"$root"}"
+  done
+}
+
+# top: where a path without links is in the file system that it is on.
+top_of() { # PATH
+  local point=$1
+  while [[ -n $point && -z ${top_of_mount[$point]-} ]]; do point=${point%/*}; done
+  top=${top_of_mount[${point:-/}]%/}${1#"$point"}
+  top=${top:-/}
 }
 
 # --- The dynamic loader ------------------------------------------------------------------------
@@ -1229,7 +1268,8 @@ with_state() { # FUNCTION ARGUMENT...
   local if_it_is_there='' owner=0 kind='' here='' real='' text='' where='' field='' flags='' reason='' note='' row=()
   # The host, and our own places.
   local host_mount_at=() host_mount_options=() work='' root='' image='' layer_count=0
-  local -A is_host_mount=()
+  # By mount point: what of its file system is there. By our mounts: what they must show of an image.
+  local -A top_of_mount=() must_show=()
   local root_is_underlay='' sys_at='' working_directory=/
   # The dynamic loader.
   local library_path='' ldcache_wanted='' folders=() compat=() first=() added=() searched=() configured=() system=() cache_at=''

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from script_runs import HERE, STAGES, plan, refused, said, start
 
 from cdi_hpc.plan import Bind, MountFilesystem, Symlink, WriteFile
+from cdi_hpc.render.bash import script
 
 BUSYBOX = ("/bin/busybox", "sh", "-c")
 
@@ -252,3 +254,40 @@ def test_a_working_directory_that_leads_nowhere_in_the_image_is_its_root(image, 
     (image / top).symlink_to(text.format(top=top))
     monkeypatch.chdir(in_home)
     assert said(start(plan(), tmp_path, image, [*BUSYBOX, "pwd"])) == b"/\n"
+
+
+#: Binds the third argument at the second below the first, and asks whether that shows the fourth.
+CHECK = r"""
+source "$1"
+check() {
+  local LC_ALL=C
+  read_host_mounts
+  work=$1
+  mkdir -- "$work/$2"
+  mount --bind -- "$3" "$work/$2"
+  must_show[$work/$2]=$4
+  check_mounts
+  echo shown
+}
+with_state check "${@:2}"
+"""
+
+
+@pytest.mark.parametrize("bound, wanted, is_shown", [(0, 0, True), (0, 1, False), (1, 1, True), (0, None, True)])
+def test_a_mount_of_something_else_than_was_planned_is_noticed(tmp_path, bound, wanted, is_shown):
+    """As when a directory of the image became a link between the look at it and the mount."""
+    odd = "a b\t\\ 'c"
+    places = [tmp_path / odd / "d", tmp_path / odd / "d\\040e"]
+    for place in places:
+        place.mkdir(parents=True)
+    functions = tmp_path / "functions.bash"
+    functions.write_text(script(plan(), only="mounts"))
+    shown = "anything" if wanted is None else places[wanted]
+    asked = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", CHECK, "bash", functions]
+    done = subprocess.run(
+        [*asked, tmp_path, f"at {odd}", places[bound], shown], capture_output=True, check=False, timeout=60
+    )
+    if is_shown:
+        assert said(done) == b"shown\n"
+    else:
+        assert "the image was changed in the meantime" in refused(done)

@@ -286,14 +286,16 @@ def test_contained_a_container_has_the_devices_asked_for_and_a_tmp_of_its_own(ru
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_the_user_and_his_group_have_their_names(lab, run, small, image, stage):
-    out = said(start(run.argv(small, place_of(lab, image), ["sh", "-c", "id -un; id -gn; id -u; id -g"], stage=stage)))
+def test_the_user_and_his_group_have_their_names(lab, launcher, small, image, stage):
+    out = said(
+        start(launcher.argv(small, place_of(lab, image), ["sh", "-c", "id -un; id -gn; id -u; id -g"], stage=stage))
+    )
     assert out.split() == ["cdilab", "cdilab", str(os.getuid()), str(os.getgid())]
 
 
 @pytest.mark.parametrize("image", ["debian-root", "bare", "musl"])
-def test_host_names_are_resolved_as_on_the_host(lab, run, small, image, stage):
-    argv = run.argv(small, place_of(lab, image), ["cat", "/etc/resolv.conf", "/etc/hosts"], stage=stage)
+def test_host_names_are_resolved_as_on_the_host(lab, launcher, small, image, stage):
+    argv = launcher.argv(small, place_of(lab, image), ["cat", "/etc/resolv.conf", "/etc/hosts"], stage=stage)
     assert said(start(argv)) == Path("/etc/resolv.conf").read_text() + Path("/etc/hosts").read_text()
 
 

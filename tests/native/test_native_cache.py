@@ -178,8 +178,9 @@ def test_a_plan_that_was_just_compiled_and_is_unusable_is_not_compiled_again(cac
     assert done.stdout.startswith("front <run> <--runner=python> </> <true>")
     assert done.stdout.endswith("compiled=\n")
     assert "going on without one" in done.stderr
+    # A front of another release computes another key, every time.
     cache.env = {"CDI_HPC_COMPILED": "0" * 64}
-    assert not is_fresh(cache.start(LAUNCH))
+    assert cache.start(LAUNCH).stdout.startswith("front <run> <--runner=python> </> <true>")
 
 
 @pytest.mark.root

@@ -12,6 +12,7 @@ from typing import Union
 
 from cdi_hpc import wire
 from cdi_hpc.errors import assert_never
+from cdi_hpc.host import ACCESS_TIME_FLAGS
 from cdi_hpc.steps import (
     ROOT,
     BindHost,
@@ -89,7 +90,9 @@ class _Compiler:
 
     def _mount(self, step: BindHost | BindStaged | MountOverlay | MountNew | Restrict, place: str) -> wire.Step:
         if isinstance(step, BindHost):
-            return wire.Bind(step.source, place, step.recursive, step.flags, step.propagation)
+            # A bind keeps its source's own and can have no others: what those were once is no business of a plan.
+            flags = tuple(flag for flag in step.flags if flag not in ACCESS_TIME_FLAGS)
+            return wire.Bind(step.source, place, step.recursive, flags, step.propagation)
         if isinstance(step, BindStaged):
             return wire.BindStaged(_below_stage(step.source), place, step.flags)
         if isinstance(step, MountOverlay):

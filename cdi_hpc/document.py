@@ -141,7 +141,8 @@ def _refusal(path: str, error: _UnreadableError, json_error: json.JSONDecodeErro
 
 
 def _parse_json(data: bytes) -> Any:
-    return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    text = data.decode("utf-8-sig")
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -149,6 +150,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(mapping) != len(pairs):
         raise ValueError("duplicate key")
     return mapping
+
+
+def _finite(digits: str) -> float:
+    """A number too large for a float is a text to YAML, and so to the reference."""
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(digits)
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -235,11 +244,17 @@ class _Builder:
     def _note_rest(self, stream: Iterator[Any]) -> None:
         """Say that there are more documents; refuse what follows and is none.
 
-        The reference stops reading here. A JSON file with a brace too many would lose half of itself that way, and
-        nobody would know.
+        The reference stops reading here, and so do we where it is the measure. But a JSON file with a brace too many
+        loses half of itself that way, and nobody would know.
         """
-        if type(next(stream, None)).__name__ == "DocumentStartEvent":
-            self.notes.append("only the first document of the file is read")
+        try:
+            if type(next(stream, None)).__name__ == "DocumentStartEvent":
+                self.notes.append("only the first document of the file is read")
+        except _UnreadableError as error:
+            if not self._yaml_1_1:
+                raise
+            line = f" from line {error.position.line}" if error.position else ""
+            self.notes.append(f"the rest of the file{line} is ignored: {error.what}")
 
     def _version(self, event: Any) -> None:
         if event.version in (None, (1, 1)):

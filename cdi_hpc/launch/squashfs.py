@@ -136,12 +136,10 @@ def supervise(pid: int) -> int:
         signal.signal(number, signal.SIG_IGN)
     for number in _FORWARDED:
         signal.signal(number, lambda received, _: _send(pid, received))
-    while True:
-        _, status = os.waitpid(pid, os.WUNTRACED)
-        if os.WIFSTOPPED(status):
-            os.kill(os.getpid(), signal.SIGSTOP)
-            continue
-        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+    # What stops the command (^Z, a batch system) goes to our process group and stops us as well. To stop ourselves when
+    # we hear of it was tried: if both have been continued by then, nobody continues us again.
+    _, status = os.waitpid(pid, 0)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
 
 def _send(pid: int, number: int) -> None:

@@ -179,7 +179,7 @@ class Site:
 
 def make_site(top: Path, template: Path) -> Site:
     """A user's runtime directory, a spec, the driver's files, and an image copied from a template."""
-    shutil.copytree(template, top / "image", symlinks=True)
+    copy_image(template, top / "image")
     site = Site(top, top / "image")
     site.runtime.mkdir(mode=0o700)
     (site.driver / "directory").mkdir(parents=True)
@@ -188,6 +188,15 @@ def make_site(top: Path, template: Path) -> Site:
     shutil.copy(driver_library("libnvidia-ml"), site.driver / "libthing.so.1.5")
     site.write_spec()
     return site
+
+
+def copy_image(template: Path, image: Path) -> None:
+    """A copy that may be changed, but for what is in /usr: that is large, and may only be replaced."""
+    usr = f"{template}/usr/"
+    copy = {True: os.link, False: shutil.copy2}
+    shutil.copytree(
+        template, image, symlinks=True, copy_function=lambda source, place: copy[source.startswith(usr)](source, place)
+    )
 
 
 def make_small_image(top: Path, image: Path) -> Path:

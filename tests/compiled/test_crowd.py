@@ -21,6 +21,7 @@ CROWD = 200 if LONG else 24
 KILLED = 300 if LONG else 30
 
 HOST_FILE = b"from the host\n"
+GOING_ON = b"the plan that was compiled this moment can't be used; going on without one\n"
 
 
 def start(site: Site, *options: str) -> subprocess.Popen[bytes]:
@@ -89,7 +90,9 @@ def test_what_never_stops_changing_is_launched_without_a_plan(site):
     finally:
         changer.kill()
         changer.wait()
-    assert (done.returncode, done.stdout, done.stderr) == (0, HOST_FILE, b"")
+    assert (done.returncode, done.stdout) == (0, HOST_FILE)
+    # It may have rested for as long as a compilation takes, and then gone on.
+    assert done.stderr in (b"", b"cdi-hpc: warning: " + GOING_ON)
 
 
 def kill_one(site: Site, seconds: float) -> None:

@@ -113,8 +113,20 @@ CHANGES: dict[str, Edit] = {
 UNSEEN = ("image's loader cache", "image's loader cache gone", "link's place taken by a file")
 
 
-@pytest.mark.parametrize("stage", ["overlay", "underlay"])
-@pytest.mark.parametrize("change", CHANGES)
+#: Changes of the image that an underlay sees by another way: it lists the directories that it takes the place of.
+LISTED = (
+    "spec in place",
+    "image's loader configuration",
+    "link on the way",
+    "mount point appeared",
+    "directory's mode",
+)
+
+
+@pytest.mark.parametrize(
+    "stage, change",
+    [*(("overlay", change) for change in CHANGES), *(("underlay", change) for change in LISTED)],
+)
 def test_the_next_launch_sees_what_changed(site, change, stage):
     site.more = (f"--stage={stage}",)
     before, plans = site.view(), site.plans()
@@ -301,6 +313,23 @@ def test_a_file_system_that_is_mounted_over_the_image(site, namespaces):
     assert site.view(prefix=namespaces.prefix) == before
 
 
+@pytest.mark.parametrize("after", ["noatime", "strictatime", "nosuid", "nodev,ro", "nodiratime"])
+@pytest.mark.parametrize("stage", ["overlay", "underlay"])
+def test_a_file_system_that_is_mounted_with_other_flags(site, namespaces, after, stage):
+    """Flags are locked in a user namespace: to ask for other ones than a source has is refused."""
+    (site.top / "fs").mkdir()
+    namespaces.do(f"mount -t tmpfs -o mode=755,relatime fs {site.top}/fs")
+    namespaces.do(f"cp -a {site.image} {site.driver} {site.top}/fs")
+    site.image = site.top / "fs/image"
+    (site.specs / "lab.yaml").write_text((site.specs / "lab.yaml").read_text().replace("/driver/", "/fs/driver/"))
+    site.more = (f"--stage={stage}", f"--bind={site.top}/fs/driver:/opt/lab/driver:ro")
+    inside = {"prefix": namespaces.prefix}
+    before = site.content(**inside)
+    assert "from the spec" in before[0]
+    namespaces.do(f"mount -o remount,{after} {site.top}/fs")
+    assert site.content(**inside) == before == site.content(python=True, **inside)
+
+
 # An overlay that the kernel refuses ----------------------------------------------------------------------------------
 
 
@@ -381,7 +410,7 @@ def test_the_image_is_known_by_its_real_path(site):
 IRRELEVANT: dict[str, Edit] = {
     "a new file in the image": lambda site: touch(site.image / "var/new"),
     "a new directory in the image": lambda site: touch(site.image / "var/directory/new"),
-    "a file of the image that nobody asked for": lambda site: in_place(site.image / "usr/bin/md5sum", b"other"),
+    "a file of the image that nobody asked for": lambda site: by_rename(site.image / "usr/bin/sleep", b"other"),
     "/tmp": lambda site: touch(Path("/tmp") / f"lab-{os.getpid()}"),
     "the image's /tmp": lambda site: touch(site.image / "tmp/new"),
     "another directory of specs": lambda site: touch(site.top / "other-specs/lab.yaml"),

@@ -142,6 +142,19 @@ def test_what_follows_the_first_document_must_be_yaml_as_well():
         parse(b"a: 1\n...\n]: [", "spec.yaml")
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_number_too_large_for_a_float_is_the_text_that_yaml_makes_of_it(strict):
+    assert parse(b'{"a": 1e400, "b": -1e400}', "spec.json", strict=strict).value == {"a": "1e400", "b": "-1e400"}
+
+
+def test_with_strict_it_is_ignored_as_the_reference_does_and_that_is_noted():
+    read = parse(b"a: 1\n...\n]: [", "spec.yaml", strict=True)
+    assert read.value == {"a": 1}
+    assert read.notes == (
+        "the rest of the file from line 3 is ignored: not valid YAML: did not find expected <document start>",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -17,7 +17,7 @@ from compiled_launch import Site, front, runner
 from cdi_hpc.plan_cache import PlanCache
 
 LONG = "CDI_HPC_LONG" in os.environ
-CROWD = 200 if LONG else 24
+CROWD = 200 if LONG else 20
 KILLED = 300 if LONG else 30
 
 HOST_FILE = b"from the host\n"

@@ -180,8 +180,8 @@ def test_a_launch_from_the_cache_sees_what_one_from_scratch_sees(template):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100 if LONG else 4,
-            stateful_step_count=12 if LONG else 6,
+            max_examples=100 if LONG else 3,
+            stateful_step_count=12 if LONG else 5,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

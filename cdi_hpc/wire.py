@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Callable, ClassVar, Union
 
 from cdi_hpc.errors import CdiError, Problem, printable
+from cdi_hpc.plan import MOUNT_FLAGS
 
 HEADER = b"cdi-hpc-plan\x001\x00"
 END = b"end\x00"
@@ -27,9 +28,7 @@ MAX_BYTES = 64 << 20
 #: PATH_MAX of Linux, the final NUL included.
 _MAX_PATH = 4096
 
-_FLAGS = frozenset(
-    ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "strictatime", "nosymfollow")
-)
+_FLAGS = frozenset(MOUNT_FLAGS)
 _PROPAGATIONS = frozenset(
     ("", *(recursive + word for recursive in ("", "r") for word in ("private", "slave", "shared", "unbindable")))
 )

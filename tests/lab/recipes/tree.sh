@@ -50,6 +50,23 @@ bootstrap() {
     rm -rf "$OUT"/var/cache/apt/archives/*.deb "$OUT"/debootstrap
 }
 
+# What a host needs to run the tests with its own Python, and to build what they build.
+# shellcheck disable=SC2034  # for the recipes
+debian_python=(
+    python3 python-is-python3 python3-yaml python3-jsonschema python3-pyelftools python3-click python3-rich python3-pyudev
+    python3-pytest python3-hypothesis
+    gcc libc6-dev make strace procps file squashfs-tools squashfuse fuse3
+)
+# shellcheck disable=SC2034
+slurm=(slurmctld slurmd slurm-client munge libslurm-dev)
+
+# furnish_debian_host: as furnish_host, where Debian's own packages are what the project requires.
+furnish_debian_host() {
+    furnish_host /usr/bin/python3
+    printf '#!/usr/bin/python3\nimport sys\nsys.path.insert(0, "/src")\nfrom cdi_hpc.cli import main\nmain()\n' >"$OUT/usr/local/bin/cdi-hpc"
+    chmod 755 "$OUT/usr/local/bin/cdi-hpc"
+}
+
 # replace FILE: new content from stdin. The old file may be shared with other trees and must not be written to.
 replace() { cat >"$OUT/$1.new" && mv "$OUT/$1.new" "$OUT/$1"; }
 

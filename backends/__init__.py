@@ -1,0 +1,1 @@
+"""Launchers that somebody else made, one package each (protocol: :mod:`cdi_hpc.backend`)."""

@@ -1,0 +1,296 @@
+"""What a backend is: one small module that says a plan in the words of a launcher that somebody else made.
+
+A launch through a launcher goes the same way for all of them, and only the three methods of :class:`Backend` differ:
+
+1. :meth:`Backend.probe`: what the installed launcher can do and which options it has, asked of the launcher itself.
+2. the command line is read with that table (:mod:`cdi_hpc.launcher_options`): an :class:`Invocation`;
+3. :meth:`Backend.locate`: what the image argument leads to;
+4. specs, registry, request, edits, policy and plan, as everywhere;
+5. :meth:`Backend.adapt`: the plan for this invocation, a :class:`Dressing`;
+6. the dressing is compiled and kept, or applied at once (:mod:`cdi_hpc.launch.launcher`), and the launcher executed.
+
+A later launch with the same key is made by the native shim alone: steps 1 to 5 are in the compiled plan.
+``docs/backends.md`` shows how to write one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, Union
+
+from cdi_hpc.compile import StageEntry
+from cdi_hpc.host import Host
+from cdi_hpc.image_files import ImageFiles
+from cdi_hpc.plan import Plan, Unsupported
+from cdi_hpc.steps import Step
+from cdi_hpc.witness import Witness
+
+Arity = Literal["none", "required", "optional"]
+
+#: What an option means to us.
+#:
+#: ``plan``: the launcher's; it may change what has to be done, so its words are part of the plan's key.
+#: ``keep``: the launcher's; it is passed on and changes nothing for us (a variable's value, verbosity).
+#: ``device``: ours; its value is a device, or several with commas. Without a value: every known kind.
+#: ``cdi-dirs``: ours; its value is a list of spec directories with colons or commas between them.
+#: ``switch``: ours, and the backend's own business; its words are part of the key and not passed on.
+#: ``leave``: the launcher is executed as if we were not there (``--version``).
+#: ``help``: the launcher's help, and then ours.
+Use = Literal["plan", "keep", "device", "cdi-dirs", "switch", "leave", "help"]
+
+#: How a launcher reads its command line. ``getopt``: options and other words in any order until ``--``
+#: (getopt_long(3), with abbreviations; POSIXLY_CORRECT is obeyed). ``pflag``: options first, ``-x=value``,
+#: no abbreviations, a switch may be ``--name=false`` (Go's pflag).
+Style = Literal["getopt", "pflag"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a launcher.
+
+    Attributes:
+        names: ``-b`` and ``--bind``; all mean the same.
+        arity: whether it takes a value. An optional one is joined to the name (``--cdi=KIND``, ``-dKIND``).
+        use: what it means to us.
+
+    """
+
+    names: tuple[str, ...]
+    arity: Arity = "none"
+    use: Use = "plan"
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """A way to call a launcher that begins a container.
+
+    Attributes:
+        words: what comes first, for example ``("instance", "start")``; empty where there are none.
+        options: of this subcommand.
+
+    """
+
+    words: tuple[str, ...]
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the installed launcher is and can do. It is kept on disk, and good for as long as the program's file is.
+
+    Attributes:
+        backend: name of the backend.
+        program: real path of the launcher.
+        style: how it reads its command line.
+        options: those before the subcommand (all of them where there are no subcommands).
+        subcommands: those that can take devices; the launcher is left alone with any other.
+        variables: environment variables that may change a plan; ``APPTAINER_*`` stands for all that begin so.
+        capabilities: what else the backend wants to know later, for example ``("squashfs", "yes")``.
+        help: text that is added to the launcher's own help.
+
+    """
+
+    backend: str
+    program: str
+    style: Style
+    options: tuple[Option, ...] = ()
+    subcommands: tuple[Subcommand, ...] = ()
+    variables: tuple[str, ...] = ()
+    capabilities: tuple[tuple[str, str], ...] = ()
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """An option as it was given.
+
+    Attributes:
+        option: which one.
+        value: its value, None if it has none.
+        index: of its first word in the command line.
+        count: how many words it takes. Several one-letter options may share a word.
+
+    """
+
+    option: Option
+    value: str | None
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A launcher's command line, understood.
+
+    Attributes:
+        words: all of it, after the program's name.
+        subcommand: the words that name it.
+        given: options in their order.
+        image: the image argument.
+        image_index: where it stands in ``words``.
+        command: everything after the image that is no option: the command and its arguments, as the launcher will
+            find them.
+        devices: values of ``device`` options, split at commas; ``""`` stands for every known kind.
+        cdi_dirs: values of ``cdi-dirs`` options, split.
+
+    """
+
+    words: tuple[str, ...]
+    subcommand: tuple[str, ...]
+    given: tuple[Given, ...]
+    image: str
+    image_index: int
+    command: tuple[str, ...]
+    devices: tuple[str, ...] = ()
+    cdi_dirs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Located:
+    """What an image argument leads to.
+
+    Attributes:
+        path: real path of the directory or file, or None if the launcher has to fetch it first.
+        kind: what it is.
+        files: the image's files for reading, or None if they can't be read beforehand.
+        place: absolute path without links where the image's directories are, or will be, while the steps are
+            applied: the directory itself, or where the native runner mounts the file.
+        reason: why ``files`` is None.
+
+    """
+
+    path: str | None
+    kind: Literal["directory", "squashfs", "sif", "reference", "instance", "other"]
+    files: ImageFiles | None = None
+    place: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A word of the launcher's command line."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The word of the invocation with this index, whatever it is in a later launch with the same key."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class StagePath:
+    """A word with the path of something in the stage: ``prefix``, the path, ``suffix``."""
+
+    prefix: str
+    path: str
+    suffix: str = ""
+
+
+Word = Union[Text, Keep, StagePath]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable in the launcher's own environment.
+
+    Attributes:
+        default: it is only set where the user has not set it himself.
+
+    """
+
+    name: str
+    value: str
+    default: bool = False
+
+
+@dataclass(frozen=True)
+class Dressing:
+    """A plan in the words of a launcher.
+
+    If there are ``steps``, they are applied in new user and mount namespaces (:mod:`cdi_hpc.compose` makes them of an
+    assembled tree), the tree is put at ``place`` of the host's tree as this process sees it, and each of ``moves``
+    takes a mount of the tree, named by its place in it, to a path of the host: a /dev of our own to ``/dev``.
+
+    Attributes:
+        words: command line of the launcher after the program's name, up to the command; the invocation's command
+            follows.
+        variables: changes of the launcher's environment.
+        steps: mount steps, none if the launcher's own options do everything.
+        place: host path of the directory that the tree covers; "" if there are no steps.
+        squashfs: real path of the SquashFS file that is mounted at the image's place before the steps, or "".
+        moves: pairs of a place in the tree and a host path.
+        stage: files, directories and links on disk that ``words`` refer to by :class:`StagePath`, parents first;
+            paths are relative to the stage and do not begin with a digit (those names are the steps').
+        lacks: what this launcher can't do although the plan can, and why.
+        messages: what is worth telling.
+
+    """
+
+    words: tuple[Word, ...]
+    variables: tuple[Variable, ...] = ()
+    steps: tuple[Step, ...] = ()
+    place: str = ""
+    squashfs: str = ""
+    moves: tuple[tuple[str, str], ...] = ()
+    stage: tuple[StageEntry, ...] = ()
+    lacks: tuple[Unsupported, ...] = ()
+    messages: tuple[str, ...] = field(default_factory=tuple)
+
+
+class Backend(Protocol):
+    """A launcher that somebody else made, as the rest of the program sees it.
+
+    Attributes:
+        name: of the backend: ``charliecloud``.
+        commands: programs it stands for: ``("ch-run",)``. Shims have these names.
+
+    """
+
+    name: str
+    commands: tuple[str, ...]
+
+    def probe(self, program: str) -> Profile:
+        """Ask the installed launcher for its options and abilities.
+
+        Raises:
+            CdiError: it can't be executed, or its answer is not understood.
+
+        """
+        ...
+
+    def locate(self, invocation: Invocation, profile: Profile, environ: Mapping[str, str], image_place: str) -> Located:
+        """Find the image.
+
+        Args:
+            invocation: the command line.
+            profile: of the launcher.
+            environ: the environment.
+            image_place: where a SquashFS file would be mounted by the native runner.
+
+        Raises:
+            CdiError: there is no such image, or it can't be read.
+
+        """
+        ...
+
+    def adapt(
+        self,
+        plan: Plan,
+        invocation: Invocation,
+        profile: Profile,
+        located: Located,
+        host: Host,
+        environ: Mapping[str, str],
+        witness: Witness,
+    ) -> Dressing:
+        """Say the plan in the launcher's words.
+
+        Raises:
+            CdiError: an option of the invocation and the plan can't go together, or an edit can't be put in its place.
+
+        """
+        ...

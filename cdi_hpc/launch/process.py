@@ -58,11 +58,14 @@ def enter_directory(wanted: str | None, current: str) -> None:
         os.chdir("/")
 
 
-def import_nothing_more() -> Callable[[], None]:
+def import_nothing_more(*, no_new_privs: bool = True) -> Callable[[], None]:
     """Import what is still needed, and make sure that nothing else ever is; call it before the root is changed.
 
     Python looks for modules, codecs among them, when they are first asked for. After a change of root it would find
     them in the image, and run them with our privileges.
+
+    Args:
+        no_new_privs: for :func:`drop_privileges`.
 
     Returns:
         What drops the privileges: see :func:`drop_privileges`.
@@ -75,11 +78,11 @@ def import_nothing_more() -> Callable[[], None]:
     sys.meta_path.clear()
     sys.path.clear()
     sys.path_hooks.clear()
-    return lambda: drop_privileges(prctl)
+    return lambda: drop_privileges(prctl, no_new_privs=no_new_privs)
 
 
-def drop_privileges(prctl: Any = None) -> None:
-    """No capability, now or after any exec, and no_new_privs (capabilities(7), prctl(2)).
+def drop_privileges(prctl: Any = None, *, no_new_privs: bool = True) -> None:
+    """No capability, now or after any exec, and no_new_privs if asked for (capabilities(7), prctl(2)).
 
     python-prctl, where it is installed, does the calls; it knows the bounding set of newer kernels.
     """
@@ -87,11 +90,13 @@ def drop_privileges(prctl: Any = None) -> None:
         _drop_bounding_set()
         kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)
         kernel.drop_capabilities()
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        if no_new_privs:
+            kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     else:
         prctl.capbset.limit()
         prctl.cap_permitted.limit()
-        prctl.set_no_new_privs(1)
+        if no_new_privs:
+            prctl.set_no_new_privs(1)
 
 
 def _drop_bounding_set() -> None:

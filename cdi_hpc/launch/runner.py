@@ -183,6 +183,36 @@ class Workspace:
         fd = self._open(path)
         os.fchdir(fd)
         os.close(fd)
+        self._leave("the container's root can't be entered")
+
+    def put_into_host(self, path: str, place: str, moves: Sequence[tuple[str, str]]) -> None:
+        """Put a tree of the workspace over a directory of the host, in our namespace only, and return to the host's.
+
+        Args:
+            path: top of the tree, a mount.
+            place: real path of the host's directory.
+            moves: pairs of a place in the tree where something is mounted and a real path of the host, to which that
+                mount is moved before; so a ``place`` below such a path is looked for in what is mounted there now.
+
+        Raises:
+            CdiError: the kernel refuses it, or one of the paths has changed.
+
+        """
+        try:
+            for source, target in moves:
+                self._move(f"{path}/{source.strip('/')}", target)
+            self._move(path, place)
+            os.fchdir(self._host)
+        except OSError as error:
+            raise CdiError(Problem(place, f"can't be covered by the container's tree: {error.strerror}")) from None
+        self._leave("the host's root can't be entered again")
+
+    def _move(self, path: str, host_path: str) -> None:
+        with _Opened(self._open(path)) as mounted, _Opened(kernel.open_beneath(self._host, host_path[1:])) as target:
+            kernel.mount(_fd_path(mounted), _fd_path(target), "", kernel.MS_MOVE)
+
+    def _leave(self, problem: str) -> None:
+        """Make the working directory the root, and let go of everything else."""
         os.close(self._host)
         os.close(self._top)
         # The old root is stacked on the new one, then detached: no place in the image is needed for it.
@@ -191,7 +221,7 @@ class Workspace:
             kernel.umount(".", kernel.MNT_DETACH)
             os.chdir("/")
         except OSError as error:
-            raise CdiError(Problem("/", f"the container's root can't be entered: {error.strerror}")) from None
+            raise CdiError(Problem("/", f"{problem}: {error.strerror}")) from None
 
     def _do(self, step: Step) -> None:
         if isinstance(step, MakeDirectory):

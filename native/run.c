@@ -7,7 +7,8 @@
  * executes us again, with CDI_HPC_COMPILED set to the key so that the two don't go round in circles.
  *
  * Hidden, for tests and for the curious: `--print-key` or `--print-system-key` as the first argument prints the key of
- * the command line that follows and exits.
+ * the command line that follows and exits. `--print-plan`, for the SPANK plugin, prints the path of its fresh plan, and
+ * exits with 1 where there is none.
  */
 #include "cache.h"
 #include "closed.h"
@@ -35,6 +36,9 @@ struct launch {
 };
 
 enum found { FRESH, STALE, MISSING };
+
+/* Exit status of --print-plan where there is none. */
+enum { NO_PLAN = 1 };
 
 static void tell_step(const char *line)
 {
@@ -129,7 +133,7 @@ static int without_overlay(const struct launch *launch, const char *reason)
 }
 
 /* With a fresh plan: become the command. */
-static int replay(const struct launch *launch)
+static int replay(struct launch *launch)
 {
     const char *api = getenv("CDI_HPC_MOUNT_API");
     struct plan_options options = {
@@ -146,7 +150,7 @@ static int replay(const struct launch *launch)
     if (applied == PLAN_OVERLAY_REFUSED)
         return without_overlay(launch, complaint.text);
     if (applied == PLAN_APPLIED && launch_directory(launch->options.workdir, launch->cwd, &complaint) &&
-        plan_drop_privileges(&complaint))
+        plan_drop_privileges(true, &complaint))
         return launch_command(launch->options.command, environment);
     say("error", "%s", complaint.text);
     return FAILED;
@@ -193,6 +197,23 @@ static int print_key(struct launch *launch, struct caller caller)
     return puts(key) < 0 ? FAILED : 0;
 }
 
+/* The plan that a launch would start from, without starting it; nothing is compiled. */
+static int print_plan(struct launch *launch)
+{
+    char key[PLAN_KEY_DIGITS + 1];
+    if (!options_parse(&launch->options, launch->argc - 1, launch->argv + 1) || launch->options.help ||
+        getcwd(launch->cwd, sizeof launch->cwd) == NULL || !find_image(launch))
+        return NO_PLAN;
+    struct cache system = system_cache(), user = user_cache();
+    const struct cache *cache = &system;
+    if (find_in(launch, &system, (struct caller){.everybody = true}, key) != FRESH) {
+        cache = &user;
+        if (find_in(launch, &user, (struct caller){.everybody = false}, key) != FRESH)
+            return NO_PLAN;
+    }
+    return printf("%s/%s.plan\n", cache->path, key) < 0 || fflush(stdout) != 0 ? FAILED : 0;
+}
+
 static int run(struct launch *launch)
 {
     const char *first = launch->argc > 1 ? launch->argv[1] : "";
@@ -202,6 +223,8 @@ static int run(struct launch *launch)
         return print_key(launch, (struct caller){.everybody = false});
     if (strcmp(first, "--print-system-key") == 0)
         return print_key(launch, (struct caller){.everybody = true});
+    if (strcmp(first, "--print-plan") == 0)
+        return print_plan(launch);
     if (!options_parse(&launch->options, launch->argc, launch->argv))
         return become_front(FRONT_RUN, launch->argc, launch->argv);
     if (launch->options.help)

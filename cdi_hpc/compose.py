@@ -15,14 +15,15 @@ layer's source while it is mounted need not be seen (Documentation/filesystems/o
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
-import stat
 from dataclasses import dataclass, field
 from typing import Literal
 
 from cdi_hpc.errors import assert_never
 from cdi_hpc.host import ACCESS_TIME_FLAGS, mount_flags
+from cdi_hpc.image_files import FileKind, HostFiles, ImageFiles
 from cdi_hpc.plan import Bind, MountFilesystem
 from cdi_hpc.stage import Assembly, CoverFile, PlacedMount
 from cdi_hpc.steps import (
@@ -85,21 +86,37 @@ class _Composer:
     restrict: list[Step] = field(default_factory=list)
     layers: int = 0
     whole_host: bool = False
+    lower_top: str = ""
+    lower_files: ImageFiles = field(default_factory=lambda: HostFiles("/"))
 
     def base(self, image: Region) -> None:
         staged = self.assembly.tree.staged_in(0)
         self.whole_host = image.source == "/"
+        self._look_below(0)
         flags: tuple[str, ...] = ()
         # The host's own directories stay as they are for this user; an image is never written to.
         if not self.whole_host:
-            own = mount_flags(self.composition.host_prefix + (image.source or "/"))
-            flags = tuple(sorted({*own, "nodev", "nosuid", "ro"}))
+            flags = tuple(sorted({*self._image_flags(image.source or "/"), "nodev", "nosuid", "ro"}))
         self._directory("/", image.source or "", staged, flags, writable=self.composition.writable)
         self._finish()
         self.whole_host = False
 
+    def _image_flags(self, source: str) -> tuple[str, ...]:
+        """Flags of the image's mount; an image that is a file has none yet, and will be mounted for this launch."""
+        return mount_flags(self.composition.host_prefix + source) if isinstance(self.lower_files, HostFiles) else ()
+
+    def _look_below(self, number: int) -> None:
+        """From now on ``lower`` paths are those of this region's source."""
+        tree = self.assembly.tree
+        self.lower_top = tree.regions[number].source or "/"
+        files = tree.files_of(number)
+        if files is None or isinstance(files, HostFiles):
+            files = HostFiles(self.composition.host_prefix + self.lower_top, tree.witness)
+        self.lower_files = files
+
     def mount(self, placed: PlacedMount) -> None:
         what, region = placed.what, self.assembly.tree.regions[placed.region]
+        self._look_below(placed.region)
         path = _in_root(region.target)
         staged = self.assembly.tree.staged_in(placed.region)
         if isinstance(what, CoverFile):
@@ -180,25 +197,25 @@ class _Composer:
         self.steps.append(MountNew("tmpfs", "underlay", _in_root(target), ("nodev", "nosuid"), (mode,)))
         self.restrict.append(Restrict(_in_root(target), tuple(sorted({"nodev", "nosuid", "ro"}))))
         below = _by_first_component(target, staged)
-        present = {entry.name: entry for entry in self._list(lower)}
+        present = dict(self.lower_files.scan(self._below_top(lower)))
         for name in sorted({*below, *present}):
             here, child = posixpath.join(target, name), below.get(name, {})
-            entry = present.get(name)
-            if entry is None or _replaces(child.get(here)):
+            kind = present.get(name)
+            if kind is None or _replaces(child.get(here)):
                 self._make_in_place(child)
-            elif child and _is_directory(entry):
+            elif child and kind == "directory":
                 self.steps.append(MakeDirectory(_in_root(here)))
                 deeper = {path: what for path, what in child.items() if path != here}
                 self._directory(here, posixpath.join(lower, name), deeper, flags)
             else:
-                self._bring_back(here, posixpath.join(lower, name), entry, flags)
+                self._bring_back(here, posixpath.join(lower, name), kind, flags)
 
-    def _bring_back(self, target: str, lower: str, entry: os.DirEntry[str], flags: tuple[str, ...]) -> None:
+    def _bring_back(self, target: str, lower: str, kind: FileKind, flags: tuple[str, ...]) -> None:
         path = _in_root(target)
-        if entry.is_symlink():
-            self.steps.append(MakeLink(path, os.readlink(entry.path)))
+        if kind == "link":
+            self.steps.append(MakeLink(path, self.lower_files.readlink(self._below_top(lower))))
             return
-        directory = _is_directory(entry)
+        directory = kind == "directory"
         self.steps.append(MakeDirectory(path) if directory else MakeFile(path))
         self.steps.append(BindHost(lower, path, recursive=directory, flags=self._on_mount(lower, flags)))
 
@@ -219,8 +236,15 @@ class _Composer:
             self.steps.append(_making(_moved(real_path, target, stage), what))
 
     def _mode(self, directory: str, target: str, lower: str) -> int:
-        path = self.composition.host_prefix + _moved(directory, target, lower)
-        return stat.S_IMODE(os.lstat(path).st_mode)
+        path = _moved(directory, target, lower)
+        status = self.lower_files.lstat(self._below_top(path))
+        if status is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return status.mode
+
+    def _below_top(self, lower: str) -> str:
+        """A path of the region's source, as its files know it."""
+        return "/" + lower[len(self.lower_top) :].strip("/")
 
     def _new(self, kind: str) -> str:
         self.layers += 1
@@ -229,11 +253,6 @@ class _Composer:
     def _has_submounts(self, directory: str) -> bool:
         prefix = directory.rstrip("/") + "/"
         return any(point.startswith(prefix) and point != directory for point in self.composition.submounts)
-
-    def _list(self, directory: str) -> list[os.DirEntry[str]]:
-        self.assembly.tree.witness.saw(self.composition.host_prefix + directory, "names")
-        with os.scandir(self.composition.host_prefix + directory) as entries:
-            return list(entries)
 
 
 def _in_root(real_path: str) -> str:
@@ -277,7 +296,3 @@ def _by_first_component(top: str, staged: dict[str, Staged]) -> dict[str, dict[s
 
 def _replaces(what: Staged | None) -> bool:
     return isinstance(what, (StagedFile, StagedLink))
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False)

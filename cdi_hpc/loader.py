@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
@@ -11,7 +10,7 @@ from cdi_hpc import cuda_compat, ldcache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.ldcache.view import Kind
 from cdi_hpc.plan import CudaCompat, UpdateLdCache
-from cdi_hpc.tree import ContainerTree, Entry, EntryKind, StagedFile, StagedLink
+from cdi_hpc.tree import ContainerTree, EntryKind, StagedFile, StagedLink
 
 _KINDS: dict[EntryKind, Kind] = {"file": "file", "directory": "directory", "link": "link", "special": "other"}
 
@@ -92,17 +91,12 @@ class LoaderView:
 
     def listdir(self, directory: str) -> Iterator[ldcache.Listed]:
         """See :class:`cdi_hpc.ldcache.View`."""
-        entry = self._tree.entry(directory)
-        below = {}
-        if entry is not None and entry.host_path is not None:
-            self._tree.witness.saw(entry.host_path, "names")
-            with os.scandir(entry.host_path) as entries:
-                below = {found.name: _kind(found) for found in entries}
+        below = list(self._tree.scan_below(directory))
         foreign = self._is_foreign(directory)
         added = self._tree.added_names(directory)
-        for name, kind in below.items():
+        for name, kind in below:
             if name not in added:
-                yield ldcache.Listed(name, kind, foreign)
+                yield ldcache.Listed(name, _KINDS[kind], foreign)
         for name in sorted(added):
             found_entry = self._tree.entry(posixpath.join(directory, name))
             if found_entry is not None:
@@ -114,7 +108,7 @@ class LoaderView:
         if entry is None:
             return None
         injected = entry.staged is not None or self._tree.is_mounted(path) or self._is_foreign(path)
-        return ldcache.Status(_KINDS[entry.kind], _identity(entry, path), injected and path != "/")
+        return ldcache.Status(_KINDS[entry.kind], entry.identity or ("staged", path), injected and path != "/")
 
     def readlink(self, path: str) -> str:
         """See :class:`cdi_hpc.ldcache.View`."""
@@ -127,18 +121,3 @@ class LoaderView:
     def _is_foreign(self, path: str) -> bool:
         """Whether the path lies in something that is mounted over the image."""
         return path != "/" and (self._tree.region_of(path) != 0 or self._tree.is_mounted(path))
-
-
-def _kind(found: os.DirEntry[str]) -> Kind:
-    if found.is_symlink():
-        return "link"
-    if found.is_file(follow_symlinks=False):
-        return "file"
-    return "directory" if found.is_dir(follow_symlinks=False) else "other"
-
-
-def _identity(entry: Entry, path: str) -> tuple[object, ...]:
-    if entry.host_path is None:
-        return ("staged", path)
-    found = os.lstat(entry.host_path)
-    return (found.st_dev, found.st_ino)

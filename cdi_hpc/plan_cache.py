@@ -1,8 +1,9 @@
 """The directory where compiled plans are kept: found, written, listed, cleaned.
 
 ``KEY.plan`` is a plan, ``KEY.TOKEN.stage`` its stage, ``KEY.lock`` what its compilers wait for, ``.KEY.TOKEN.plan`` and
-``.KEY.TOKEN.stage`` are being written. A plan is written whole, synced and renamed; its stage is there before. So
-whoever is killed leaves nothing that looks finished, and :meth:`PlanCache.collect` takes away what he left.
+``.KEY.TOKEN.stage`` are being written; ``image`` is a place for mounts. A plan is written whole, synced and renamed; its
+stage is there before. So whoever is killed leaves nothing that looks finished, and :meth:`PlanCache.collect` takes away
+what he left.
 
 A plan depends on its stage as on the files it was made from: what is cleaned away piece by piece in /tmp, or was not
 yet on disk when the power failed, makes it stale.
@@ -22,10 +23,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdi_hpc import wire
-from cdi_hpc.compile import StageEntry
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.steps import MakeDirectory, MakeFile
-from cdi_hpc.tree import open_regular
+from cdi_hpc.image_files import open_regular
+from cdi_hpc.steps import MakeDirectory, MakeFile, StageEntry
 
 #: Where root keeps plans for everybody.
 SYSTEM_DIRECTORY = "/var/cache/cdi-hpc"
@@ -88,6 +88,10 @@ def user_directory(environ: Mapping[str, str], uid: int) -> str:
     return f"{top}/cdi-hpc-{uid}"
 
 
+#: Name of the directory that images are mounted on.
+_IMAGE_PLACE = "image"
+
+
 class PlanCache:
     """A cache directory that belongs to us alone."""
 
@@ -113,6 +117,31 @@ class PlanCache:
             raise _untrusted(directory, f"it belongs to user {found.st_uid}")
         if found.st_mode & 0o777 & ~mode:
             raise _untrusted(directory, f"others have access to it (chmod {mode:o} it)")
+
+    def image_place(self) -> str:
+        """A directory that is always empty: the native runner mounts images on it, in namespaces of its own.
+
+        It is a real path, made if it is not there, and never collected: a place that went away would make plans fail
+        that are right otherwise.
+
+        Raises:
+            UntrustedCacheError: something else is there.
+            CacheError: it can't be made.
+
+        """
+        place = f"{os.path.realpath(self.directory)}/{_IMAGE_PLACE}"
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(place, 0o700)
+                os.chmod(place, 0o700)  # whatever the umask
+            found = os.lstat(place)
+        except OSError as error:
+            raise _unusable(place, f"{error.strerror}") from None
+        if not stat.S_ISDIR(found.st_mode):
+            raise _not_a_place(place, "it is a link, or no directory")
+        if found.st_uid != os.geteuid():
+            raise _not_a_place(place, f"it belongs to user {found.st_uid}")
+        return place
 
     def path_of(self, key: str) -> str:
         """Where a key's plan is, or would be."""
@@ -292,6 +321,10 @@ def _unusable(directory: str, reason: str) -> CacheError:
 
 def _untrusted(directory: str, reason: str) -> UntrustedCacheError:
     return UntrustedCacheError(_problem(directory, reason))
+
+
+def _not_a_place(place: str, reason: str) -> CacheError:
+    return UntrustedCacheError(Problem(place, f"images can't be mounted there: {reason}", "remove it"))
 
 
 def _wait_for(fd: int) -> None:

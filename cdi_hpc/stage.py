@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cdi_hpc.errors import CdiError, Problem, assert_never
+from cdi_hpc.image_files import ImageFiles
 from cdi_hpc.loader import update_ld_cache
 from cdi_hpc.plan import (
     Action,
@@ -71,21 +72,25 @@ class Assembly:
     messages: list[str] = field(default_factory=list)
 
 
-def assemble(actions: Iterable[Action], image: str, witness: Witness | None = None) -> Assembly:
+def assemble(
+    actions: Iterable[Action], image: str, witness: Witness | None = None, files: ImageFiles | None = None
+) -> Assembly:
     """Put actions into the tree of an image, in order.
 
     The loader's cache comes last, whatever its place in the order: it lists what everything else put there.
 
     Args:
         actions: base actions of the launcher first, then the plan's.
-        image: absolute path of the image's directory, without links.
+        image: absolute path of the image's directory, without links; for an image that is a file, of the directory
+            where it will be mounted.
         witness: is told of everything that is looked at.
+        files: what to read the image by; by default, as a directory of the host.
 
     Raises:
         CdiError: every action that can't be put in its place, each with where it came from.
 
     """
-    assembly = Assembly(ContainerTree(image, witness))
+    assembly = Assembly(ContainerTree(image, witness, files))
     problems: list[Problem] = []
     compat: list[CudaCompat] = []
     caches: list[UpdateLdCache] = []

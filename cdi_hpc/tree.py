@@ -11,14 +11,15 @@ import errno
 import io
 import os
 import posixpath
-import stat
-from dataclasses import dataclass
-from typing import BinaryIO, Literal, Union
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Union
 
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.witness import Aspect, Witness
+from cdi_hpc.image_files import FileKind, HostFiles, ImageFiles
+from cdi_hpc.witness import Witness
 
-EntryKind = Literal["directory", "file", "link", "special"]
+EntryKind = FileKind
 
 #: The kernel's own limit on links in one path (path_resolution(7)).
 MAX_LINKS = 40
@@ -61,7 +62,8 @@ class Region:
 
     Attributes:
         target: real container path where it begins.
-        source: absolute host path without links, or None for a tmpfs.
+        source: absolute host path without links, or None for a tmpfs. For an image that is a file, the directory where
+            it will be mounted.
         writable: the container writes through to the source. Nothing is staged in a directory that the user can write
             to: what takes its place would take his new files too, and lose them at the end.
         scratch: new files are lost at some end anyway (/tmp).
@@ -79,23 +81,35 @@ class Entry:
     """What is at a real path, links not followed.
 
     Attributes:
-        host_path: where its content is on the host, None when it is staged or in a tmpfs.
+        host_path: where its content is on the host, None when it is staged or in a tmpfs. What is in an image that is a
+            file will be there: it is read by the tree's methods only.
         staged: what we put there, or None.
+        identity: as in :class:`cdi_hpc.image_files.FileStatus`; None where there is no host path.
 
     """
 
     kind: EntryKind
     host_path: str | None = None
     staged: Staged | None = None
+    identity: tuple[int, int] | None = None
 
 
 class ContainerTree:
     """The merged tree; built up by mounting and staging, asked by everything that needs the container's view."""
 
-    def __init__(self, image: str, witness: Witness | None = None) -> None:
-        """Begin with an image: the absolute path of a directory on the host, without links."""
+    def __init__(self, image: str, witness: Witness | None = None, files: ImageFiles | None = None) -> None:
+        """Begin with an image.
+
+        Args:
+            image: absolute path of its directory on the host, without links; for an image that is a file, of the
+                directory where it will be mounted.
+            witness: is told of everything that is looked at.
+            files: what to read it by; by default, as a directory of the host.
+
+        """
         self.witness = witness or Witness()
         self.regions: list[Region] = [Region("/", image, writable=image == "/")]
+        self._files: list[ImageFiles | None] = [(files or HostFiles(image)).seen_by(self.witness)]
         self._newest_at: dict[str, int] = {"/": 0}
         self._staged: list[dict[str, Staged]] = [{}]
         self._lower: dict[str, Entry | None] = {}
@@ -106,12 +120,13 @@ class ContainerTree:
         """What is at a real path; None when nothing is."""
         number = self._newest_at.get(real_path)
         if number is not None:
-            return self._region_root(self.regions[number])
+            return self._region_root(number)
         number = self.region_of(real_path)
         staged = self._staged[number].get(real_path)
         if staged is not None:
-            return Entry(_STAGED_KINDS[type(staged)], staged=staged, host_path=self._merged_with(number, real_path))
-        return self._below(self.regions[number], real_path)
+            below = self._merged_with(number, real_path) or Entry("directory")
+            return replace(below, kind=_STAGED_KINDS[type(staged)], staged=staged)
+        return self._below(number, real_path)
 
     def resolve(self, path: str, *, follow: bool = True) -> str:
         """The real path of ``path``; components that do not exist are kept as they are.
@@ -154,17 +169,23 @@ class ContainerTree:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), real_path)
         if isinstance(entry.staged, StagedLink):
             return entry.staged.points_to
-        return os.readlink(entry.host_path or "")
+        files, path = self._underneath(real_path)
+        return files.readlink(path)
 
     def names(self, real_path: str) -> list[str]:
         """Names in the directory at a real path, sorted."""
         entry = self.entry(real_path)
         if entry is None or entry.kind != "directory":
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), real_path)
-        if entry.host_path is not None:
-            self.witness.saw(entry.host_path, "names")
-        names = set(os.listdir(entry.host_path)) if entry.host_path is not None else set()
+        names = {name for name, _ in self.scan_below(real_path)}
         return sorted(names.union(self.added_names(real_path)))
+
+    def scan_below(self, real_path: str) -> Iterator[tuple[str, EntryKind]]:
+        """Names that the region underneath has in a directory, each with its kind; none where nothing is underneath."""
+        entry = self.entry(real_path)
+        if entry is not None and entry.host_path is not None:
+            files, path = self._underneath(real_path)
+            yield from files.scan(path)
 
     def added_names(self, directory: str) -> set[str]:
         """Names in a directory that the region underneath does not have, or that something else covers."""
@@ -182,8 +203,8 @@ class ContainerTree:
             return io.BytesIO(entry.staged.content)
         if entry.kind != "file" or entry.host_path is None:
             raise OSError(errno.EINVAL, "not a regular file", real_path)
-        self.witness.saw(entry.host_path, "content")
-        return open_regular(entry.host_path)
+        files, path = self._underneath(real_path)
+        return files.open(path)
 
     def read(self, path: str, limit: int = 1 << 24) -> bytes | None:
         """Content of a regular file, links followed; None when there is no such file or it can't be read."""
@@ -192,6 +213,10 @@ class ContainerTree:
                 return stream.read(limit)
         except (OSError, CdiError):
             return None
+
+    def files_of(self, number: int) -> ImageFiles | None:
+        """What is underneath a region, by paths that begin at its target; None for a tmpfs."""
+        return self._files[number]
 
     def region_of(self, real_path: str) -> int:
         """Number of the region that holds what is at ``real_path`` (for a region's own target: the one around it)."""
@@ -237,6 +262,7 @@ class ContainerTree:
     def mount(self, real_path: str, source: str | None, *, writable: bool = False, scratch: bool = False) -> int:
         """Begin a region at an existing real path; returns its number. What was staged below is covered."""
         self.regions.append(Region(real_path, source, writable, scratch))
+        self._files.append(None if source is None else HostFiles(source, self.witness))
         self._staged.append({})
         number = len(self.regions) - 1
         self._newest_at = {path: old for path, old in self._newest_at.items() if not _is_below(path, real_path)}
@@ -270,50 +296,62 @@ class ContainerTree:
 
     # Underneath --------------------------------------------------------------------------------------------
 
-    def _region_root(self, region: Region) -> Entry:
-        if region.source is None:
+    def _underneath(self, real_path: str) -> tuple[ImageFiles, str]:
+        """What to read an entry with a host path by, and its path in there."""
+        number = self._newest_at.get(real_path)
+        here = "/" if number is not None else real_path
+        if number is None:
+            number = self.region_of(real_path)
+            here = _in_region(self.regions[number], real_path)
+        files = self._files[number]
+        if files is None:
+            raise OSError(errno.EINVAL, "nothing is underneath", real_path)
+        return files, here
+
+    def _region_root(self, number: int) -> Entry:
+        source = self.regions[number].source
+        if source is None:
             return Entry("directory")
-        return self._lstat(region.source, "node") or Entry("special", host_path=region.source)
+        return self._lstat(number, "/", source) or Entry("special", host_path=source)
 
-    def _below(self, region: Region, real_path: str) -> Entry | None:
-        if region.source is None:
+    def _below(self, number: int, real_path: str) -> Entry | None:
+        if real_path not in self._lower:
+            region = self.regions[number]
+            if region.source is None:
+                return None
+            path = _in_region(region, real_path)
+            self._lower[real_path] = self._lstat(number, path, host_path(region, real_path))
+        return self._lower[real_path]
+
+    def _merged_with(self, number: int, real_path: str) -> Entry | None:
+        """The directory that a staged directory is merged with, if there is one."""
+        below = self._below(number, real_path)
+        if below is None or below.kind != "directory":
             return None
-        key = real_path
-        if key not in self._lower:
-            self._lower[key] = self._lstat(host_path(region, real_path))
-        return self._lower[key]
+        return below if isinstance(self._staged[number][real_path], StagedDirectory) else None
 
-    def _merged_with(self, number: int, real_path: str) -> str | None:
-        """Host path of the directory that a staged directory is merged with, if there is one."""
-        below = self._below(self.regions[number], real_path)
-        staged = self._staged[number][real_path]
-        if below is None or below.kind != "directory" or not isinstance(staged, StagedDirectory):
-            return None
-        return below.host_path
-
-    def _lstat(self, path: str, aspect: Aspect = "name") -> Entry | None:
-        self.witness.saw(path, aspect)
+    def _lstat(self, number: int, path: str, on_host: str) -> Entry | None:
+        files = self._files[number]
         try:
-            mode = os.lstat(path).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            status = files.lstat(path) if files is not None else None
         except PermissionError:
-            raise _problem(path, "permission denied: a directory on the way can't be searched") from None
+            raise _problem(on_host, "permission denied: a directory on the way can't be searched") from None
         except OSError as error:
-            raise _problem(path, os.strerror(error.errno or errno.EIO)) from None
-        if stat.S_ISDIR(mode):
-            return Entry("directory", path)
-        if stat.S_ISREG(mode):
-            return Entry("file", path)
-        return Entry("link" if stat.S_ISLNK(mode) else "special", path)
+            raise _problem(on_host, error.strerror or os.strerror(errno.EIO)) from None
+        return None if status is None else Entry(status.kind, on_host, None, status.identity)
 
 
 _STAGED_KINDS: dict[type, EntryKind] = {StagedDirectory: "directory", StagedFile: "file", StagedLink: "link"}
 
 
+def _in_region(region: Region, real_path: str) -> str:
+    """Path of a real path below a region's target: ``/`` for the target itself."""
+    return real_path[len(region.target) :] or "/" if region.target != "/" else real_path
+
+
 def host_path(region: Region, real_path: str) -> str:
     """Where the host keeps what the region's source has at a real path."""
-    relative = real_path[len(region.target) :].lstrip("/") if region.target != "/" else real_path[1:]
+    relative = _in_region(region, real_path)[1:]
     return posixpath.join(region.source or "", relative) if relative else region.source or ""
 
 
@@ -328,15 +366,6 @@ def is_software_directory(path: str) -> bool:
 def is_kernels(path: str) -> bool:
     """Whether a host path is in a file system where only the kernel makes files."""
     return any(_is_below(path, top) for top in KERNEL_DIRECTORIES)
-
-
-def open_regular(path: str) -> BinaryIO:
-    """Open a regular file and nothing else; a FIFO or a device that took its place does not block."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return os.fdopen(fd, "rb")
 
 
 def _is_below(path: str, top: str) -> bool:

@@ -9,6 +9,7 @@ import pwd
 
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
+from cdi_hpc.image_files import ImageFiles
 from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, WriteFile
 from cdi_hpc.translate import BIND_KINDS, container_path
@@ -32,7 +33,14 @@ _MOST_DIGITS = 10
 
 
 def base_actions(
-    image: str, host: Host, *, private_dev: bool, contain: bool, accounts: bool = True, witness: Witness | None = None
+    image: str,
+    host: Host,
+    *,
+    private_dev: bool,
+    contain: bool,
+    accounts: bool = True,
+    witness: Witness | None = None,
+    files: ImageFiles | None = None,
 ) -> list[Action]:
     """Actions that come before the plan's.
 
@@ -45,6 +53,7 @@ def base_actions(
         contain: /tmp and /dev/shm are made anew as well.
         accounts: the calling user and his groups are added to the image's passwd and group.
         witness: is told of everything that is looked at in the image.
+        files: what to read the image by; by default, as a directory of the host.
 
     """
     actions: list[Action] = []
@@ -59,7 +68,7 @@ def base_actions(
         actions += _binds(("/tmp",), host)  # noqa: S108
     if image != "/":
         actions += _binds(("/etc/resolv.conf", "/etc/hosts"), host)
-        actions += _accounts(ContainerTree(image, witness)) if accounts else []
+        actions += _accounts(ContainerTree(image, witness, files)) if accounts else []
     return actions
 
 

@@ -12,6 +12,7 @@ from typing import Literal, NoReturn
 from cdi_hpc.compose import Composition, Mode, compose
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
+from cdi_hpc.image_files import ImageFiles
 from cdi_hpc.launch import inheritance, kernel, process, runner, squashfs
 from cdi_hpc.launch.base import base_actions, user_binds
 from cdi_hpc.mountinfo import mount_points
@@ -49,8 +50,17 @@ class RunOptions:
     everybody: bool = False
 
 
-def prepare(plan: Plan, image: str, host: Host, options: RunOptions, witness: Witness | None = None) -> Assembly:
+def prepare(
+    plan: Plan,
+    image: str,
+    host: Host,
+    options: RunOptions,
+    witness: Witness | None = None,
+    files: ImageFiles | None = None,
+) -> Assembly:
     """Put the plan, and what every container gets, into the image's tree. Nothing is changed on the host.
+
+    ``image`` and ``files`` are as in :func:`cdi_hpc.stage.assemble`.
 
     Raises:
         CdiError: the plan lacks something that the spec demands, or an edit can't be put in its place.
@@ -69,8 +79,9 @@ def prepare(plan: Plan, image: str, host: Host, options: RunOptions, witness: Wi
         contain=options.contain,
         accounts=not options.everybody,
         witness=witness,
+        files=files,
     )
-    return assemble([*before, *user_binds(options.binds, host), *plan.actions], image, witness)
+    return assemble([*before, *user_binds(options.binds, host), *plan.actions], image, witness, files)
 
 
 def run(plan: Plan, assembly: Assembly, command: Sequence[str], options: RunOptions, *, attended: bool = False) -> int:

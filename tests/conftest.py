@@ -108,9 +108,10 @@ class Lab:
         return self.root / "oracle" / "oracle"
 
     def image(self, name: str) -> Path:
-        """Root directory of an image: debian-root, debian-user, bare, links, musl, hostile, loops."""
+        """An image: a root directory (debian-root, debian-user, bare, links, musl, hostile, loops) or a file
+        (debian.sqfs, debian-user.sqfs, musl.sqfs, debian.sif)."""
         path = self.root / "images" / name
-        assert path.is_dir(), f"no image {name!r} in {path.parent}"
+        assert path.exists(), f"no image {name!r} in {path.parent}"
         return path
 
     def run(

@@ -51,6 +51,14 @@ def test_the_users_image_is_his_and_the_others_are_not(lab):
     assert lab.image("debian-root").stat().st_uid != lab.image("debian-user").stat().st_uid
 
 
+@pytest.mark.parametrize(
+    "image, owner", [("debian.sqfs", "root"), ("debian-user.sqfs", "cdilab"), ("musl.sqfs", "root")]
+)
+def test_an_image_file_has_the_owners_of_the_directory_that_it_was_made_of(lab, image, owner):
+    listing = lab.run(["unsquashfs", "-lls", "-no-progress", lab.image(image), "etc/passwd"]).stdout.splitlines()
+    assert [line.split()[1] for line in listing] == [f"{owner}/{owner}"] * 3
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("image", ["debian-root", "bare", "links", "musl", "hostile"])
 def test_a_sites_image_is_owned_by_root_to_the_last_file(lab, image):

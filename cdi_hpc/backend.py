@@ -19,11 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, Union
 
-from cdi_hpc.compile import StageEntry
 from cdi_hpc.host import Host
 from cdi_hpc.image_files import ImageFiles
 from cdi_hpc.plan import Plan, Unsupported
-from cdi_hpc.steps import Step
+from cdi_hpc.steps import StageEntry, Step
 from cdi_hpc.witness import Witness
 
 Arity = Literal["none", "required", "optional"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Union
 
 from cdi_hpc import wire
+from cdi_hpc.backend import Dressing, Keep, StagePath, Text, Word
 from cdi_hpc.errors import assert_never
 from cdi_hpc.host import ACCESS_TIME_FLAGS
 from cdi_hpc.steps import (
@@ -23,12 +23,10 @@ from cdi_hpc.steps import (
     MountNew,
     MountOverlay,
     Restrict,
+    StageEntry,
     Step,
 )
 from cdi_hpc.witness import AbsentState, DirectoryState, FileState, LinkState, NodeState, State
-
-#: An entry of a stage; its path is relative to the stage.
-StageEntry = Union[MakeDirectory, MakeFile, MakeLink]
 
 
 @dataclass
@@ -36,12 +34,12 @@ class Compiled:
     """What a list of mount steps becomes.
 
     Attributes:
-        steps: for the plan.
-        stage: to be made on disk, parents first.
+        records: for the plan.
+        stage: to be made on disk, parents first; paths are relative to the stage.
 
     """
 
-    steps: list[wire.Step] = field(default_factory=list)
+    records: list[wire.Record] = field(default_factory=list)
     stage: list[StageEntry] = field(default_factory=list)
 
 
@@ -51,6 +49,39 @@ def compile_steps(steps: Iterable[Step]) -> Compiled:
     for step in steps:
         compiler.add(step)
     return compiler.compiled
+
+
+def compile_dressing(dressing: Dressing, program: str) -> Compiled:
+    """A launch through a launcher: its mount steps if there are any, and its command line.
+
+    Args:
+        dressing: the plan in the launcher's words.
+        program: real path of the launcher.
+
+    """
+    compiled = compile_steps(dressing.steps)
+    compiled.stage += dressing.stage
+    compiled.records = [
+        *(wire.Env(f"{each.name}={each.value}") for each in dressing.variables if not each.default),
+        *(wire.Default(f"{each.name}={each.value}") for each in dressing.variables if each.default),
+        wire.Program(program),
+        *(_word(word) for word in dressing.words),
+        *([wire.Squashfs(dressing.squashfs, dressing.place)] if dressing.squashfs else []),
+        *compiled.records,
+        *([wire.Place(dressing.place)] if dressing.steps else []),
+        *(wire.Move(place, to) for place, to in dressing.moves),
+    ]
+    return compiled
+
+
+def _word(word: Word) -> wire.Word:
+    if isinstance(word, Text):
+        return wire.Arg(word.text)
+    if isinstance(word, Keep):
+        return wire.KeepArg(word.index)
+    if isinstance(word, StagePath):
+        return wire.StageArg(word.prefix, word.path, word.suffix)
+    return assert_never(word)
 
 
 class _Compiler:
@@ -67,7 +98,7 @@ class _Compiler:
         elif isinstance(step, BindHost) and top == "layer":
             self.layers[step.path] = step.source
         else:
-            self.compiled.steps.append(self._mount(step, f"/{rest}"))
+            self.compiled.records.append(self._mount(step, f"/{rest}"))
 
     def _make(self, step: StageEntry, top: str, rest: str) -> None:
         if top == "stage" and rest:
@@ -75,7 +106,7 @@ class _Compiler:
         elif top == "write" and isinstance(step, MakeDirectory):
             self.upper_modes[step.path] = step.mode
         elif top == ROOT and rest:
-            self.compiled.steps.append(self._make_in_root(step, f"/{rest}"))
+            self.compiled.records.append(self._make_in_root(step, f"/{rest}"))
 
     def _make_in_root(self, step: StageEntry, place: str) -> wire.Step:
         if isinstance(step, MakeDirectory):
@@ -84,7 +115,8 @@ class _Compiler:
             return wire.Symlink(place, step.points_to)
         if not step.content:
             return wire.Mkfile(place, step.mode)
-        staged = f"content-{len(self.compiled.stage)}"
+        # Layers are numbers, and a launcher's own entries begin with no digit.
+        staged = f"{len(self.compiled.stage)}-content"
         self.compiled.stage.append(replace(step, path=staged))
         return wire.Copy(staged, place, step.mode)
 

@@ -1,9 +1,9 @@
 """The directory where compiled plans are kept: found, written, listed, cleaned.
 
 ``KEY.plan`` is a plan, ``KEY.TOKEN.stage`` its stage, ``KEY.lock`` what its compilers wait for, ``.KEY.TOKEN.plan`` and
-``.KEY.TOKEN.stage`` are being written; ``image`` is a place for mounts. A plan is written whole, synced and renamed; its
-stage is there before. So whoever is killed leaves nothing that looks finished, and :meth:`PlanCache.collect` takes away
-what he left.
+``.KEY.TOKEN.stage`` are being written; ``image`` is a place for mounts. A plan is written whole, synced and renamed;
+its stage is there before. So whoever is killed leaves nothing that looks finished, and :meth:`PlanCache.collect` takes
+away what he left.
 
 A plan depends on its stage as on the files it was made from: what is cleaned away piece by piece in /tmp, or was not
 yet on disk when the power failed, makes it stale.

@@ -91,4 +91,6 @@ class Restrict:
     flags: tuple[str, ...]
 
 
+#: What a stage on disk is made of.
+StageEntry = Union[MakeDirectory, MakeFile, MakeLink]
 Step = Union[MakeDirectory, MakeFile, MakeLink, BindHost, BindStaged, MountOverlay, MountNew, Restrict]

@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Callable, ClassVar, Union
 
 from cdi_hpc.errors import CdiError, Problem, printable
 from cdi_hpc.plan import MOUNT_FLAGS
 
-HEADER = b"cdi-hpc-plan\x001\x00"
+HEADER = b"cdi-hpc-plan\x002\x00"
 END = b"end\x00"
 
 #: The reader's bound on a file.
@@ -118,6 +118,82 @@ class Env:
 
     name: ClassVar[str] = "env"
     assignment: str
+
+
+@dataclass(frozen=True)
+class Default:
+    """``NAME=VALUE`` that is set unless the user's environment has a variable of that name."""
+
+    name: ClassVar[str] = "default"
+    assignment: str
+
+
+# A launcher that is executed in place of the user's command ---------------------------------------------------------
+# Its command line: the words below in their order, then the user's command.
+
+
+@dataclass(frozen=True)
+class Program:
+    """Host path of the launcher; once, before its words."""
+
+    name: ClassVar[str] = "program"
+    path: str
+
+
+@dataclass(frozen=True)
+class Arg:
+    """A word of its command line."""
+
+    name: ClassVar[str] = "arg"
+    word: str
+
+
+@dataclass(frozen=True)
+class KeepArg:
+    """The word that the user typed, counted from 0 after the program's name."""
+
+    name: ClassVar[str] = "keep"
+    index: int
+
+
+@dataclass(frozen=True)
+class StageArg:
+    """A word with the path of something in the stage: prefix, path, suffix."""
+
+    name: ClassVar[str] = "stagearg"
+    prefix: str
+    staged: str
+    suffix: str
+
+
+# Before the steps, and after them -----------------------------------------------------------------------------------
+# ``mountpoint`` is a real path of the host, ``mounted`` one in the tree; neither is ``/``.
+
+
+@dataclass(frozen=True)
+class Squashfs:
+    """A SquashFS file that squashfuse serves at a directory; once, before the steps."""
+
+    name: ClassVar[str] = "squashfs"
+    path: str
+    mountpoint: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """The tree is put over this directory of the host instead of becoming the root; once, after the steps."""
+
+    name: ClassVar[str] = "place"
+    mountpoint: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """A mount of the tree is moved to a path of the host; after ``place``."""
+
+    name: ClassVar[str] = "move"
+    mounted: str
+    mountpoint: str
 
 
 # Steps ------------------------------------------------------------------------------------------------------------
@@ -219,11 +295,14 @@ class Restrict:
 
 Origin = Union[SameFile, SameDirectory, SameNode, Absent, SameLink]
 Step = Union[Mkdir, Mkfile, Copy, Symlink, Bind, BindStaged, Overlay, Mount, Restrict]
-Record = Union[Origin, Warn, Note, Env, Step]
+Word = Union[Arg, KeepArg, StageArg]
+Record = Union[Origin, Warn, Note, Env, Default, Program, Word, Squashfs, Step, Place, Move]
 
 _STEPS = (Mkdir, Mkfile, Copy, Symlink, Bind, BindStaged, Overlay, Mount, Restrict)
 _ROOT_MAKERS = (Bind, Overlay, Mount)
-_STAGE_USERS = (Copy, BindStaged, Overlay)
+_WORDS = (Arg, KeepArg, StageArg)
+_STAGE_USERS = (Copy, BindStaged, Overlay, StageArg)
+_ONCE = (Program, Squashfs, Place)
 
 
 @dataclass(frozen=True)
@@ -236,7 +315,8 @@ class WirePlan:
         gid: the group that the user had; 0 for the system's.
         stage: absolute path of the directory that ``staged`` paths are below, or None. It must belong to ``uid``,
             and nobody else may write to it.
-        records: origins, messages and variables in any order; steps in theirs, the first makes ``/``.
+        records: origins, messages and variables in any order; the program before its words; steps in their order,
+            the first makes ``/``; ``squashfs`` before them, ``place`` and ``move`` after.
 
     """
 
@@ -266,33 +346,77 @@ def encode(plan: WirePlan) -> bytes:
 
 
 def _encoded(plan: WirePlan) -> Iterator[bytes]:
-    has_root = False
+    order = _Order(has_stage=plan.stage is not None)
     for record in plan.records:
-        if isinstance(record, _STEPS):
-            reason = _misplaced(record, has_root=has_root, has_stage=plan.stage is not None)
-            if reason:
-                raise _refusal(f"record {record.name!r}", reason)
-            has_root = True
+        reason = order.misplaced(record)
+        if reason:
+            raise _refusal(f"record {record.name!r}", reason)
+        order.note(record)
         if isinstance(record, (Warn, Note)):
             yield _record(record.name, text=printable(record.text))
         else:
-            yield _record(record.name, **{field.name: getattr(record, field.name) for field in fields(record)})
-    if not has_root:
-        raise _refusal("file", "no step makes the root directory")
+            yield _record(record.name, **{each.name: getattr(record, each.name) for each in fields(record)})
+    reason = order.incomplete()
+    if reason:
+        raise _refusal("file", reason)
 
 
-def _misplaced(step: Step, *, has_root: bool, has_stage: bool) -> str:
-    """Why a step can't stand where it does, or "": the rules of the reader."""
-    at_root = step.place == "/"
-    if isinstance(step, _STAGE_USERS) and not has_stage:
-        return "it needs a stage and the plan has none"
-    if not has_root and not (at_root and isinstance(step, _ROOT_MAKERS)):
-        return "the first step must make the root directory"
-    if has_root and at_root and not isinstance(step, Restrict):
-        return "the root directory is made once"
-    if isinstance(step, Overlay) and step.writable and not at_root:
-        return "only the root directory can be writable"
-    return ""
+@dataclass
+class _Order:
+    """Which record can stand where: the rules of the reader."""
+
+    has_stage: bool
+    has_steps: bool = False
+    seen: set[type] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+    squashfs: str = ""
+
+    def note(self, record: Record) -> None:
+        """It has been written."""
+        self.seen.add(type(record))
+        self.has_steps = self.has_steps or isinstance(record, _STEPS)
+        if isinstance(record, SameFile):
+            self.files.add(record.path)
+        elif isinstance(record, Squashfs):
+            self.squashfs = record.path
+
+    def misplaced(self, record: Record) -> str:
+        """Why a record can't come next, or ""."""
+        if isinstance(record, _STAGE_USERS) and not self.has_stage:
+            return "it needs a stage and the plan has none"
+        if isinstance(record, _WORDS) and Program not in self.seen:
+            return "it is a word for a program that has not been named"
+        if isinstance(record, _ONCE) and type(record) in self.seen:
+            return "a plan has one"
+        if isinstance(record, Squashfs) and self.has_steps:
+            return "it comes before the steps"
+        if isinstance(record, Place) and not self.has_steps:
+            return "there is no tree yet"
+        if isinstance(record, Move) and Place not in self.seen:
+            return "the tree has not been put at a place"
+        return self._misplaced_step(record) if isinstance(record, _STEPS) else ""
+
+    def _misplaced_step(self, step: Step) -> str:
+        at_root = step.place == "/"
+        if Place in self.seen:
+            return "it comes after the tree was put at its place"
+        if not self.has_steps and not (at_root and isinstance(step, _ROOT_MAKERS)):
+            return "the first step must make the root directory"
+        if self.has_steps and at_root and not isinstance(step, Restrict):
+            return "the root directory is made once"
+        if isinstance(step, Overlay) and step.writable and not at_root:
+            return "only the root directory can be writable"
+        return ""
+
+    def incomplete(self) -> str:
+        """Why a plan can't end here, or ""."""
+        if not self.has_steps and (Program not in self.seen or Squashfs in self.seen):
+            return "no step makes the root directory"
+        if self.has_steps and Program in self.seen and Place not in self.seen:
+            return "the program is the host's, and the root directory would not be"
+        if self.squashfs and self.squashfs not in self.files:
+            return "no file record tells which file squashfs means"
+        return ""
 
 
 Value = Union[str, int, bool, "tuple[str, ...]"]
@@ -300,10 +424,10 @@ Value = Union[str, int, bool, "tuple[str, ...]"]
 
 def _record(name: str, **values: Value) -> bytes:
     pieces = [name.encode()]
-    for field, value in values.items():
+    for field_name, value in values.items():
         data = _bytes(value)
-        if data is None or b"\0" in data or not _CHECKS[field](data):
-            raise _refusal(f"record {name!r}", f"field {field!r} can't be {value!r}")
+        if data is None or b"\0" in data or not _CHECKS[field_name](data):
+            raise _refusal(f"record {name!r}", f"field {field_name!r} can't be {value!r}")
         pieces.append(data)
     return b"\0".join(pieces) + b"\0"
 
@@ -336,6 +460,7 @@ def _number_to(most: int, least: int = 0) -> Callable[[bytes], bool]:
 
 _U64 = _number_to((1 << 64) - 1)
 _U32 = _number_to((1 << 32) - 1)
+_INDEX = _number_to(0x7FFFFFFE)  # Linux takes no more words (MAX_ARG_STRINGS)
 _ID = _number_to((1 << 32) - 2)  # the highest one means "no id" to the kernel
 _TIME = _number_to((1 << 63) - 1, 1 - (1 << 63))
 
@@ -357,6 +482,10 @@ def _is_place(data: bytes) -> bool:
     return data == b"/" or (data.startswith(b"/") and _is_below(data[1:]))
 
 
+def _is_below_root(data: bytes) -> bool:
+    return data.startswith(b"/") and _is_below(data[1:])
+
+
 def _is_link_text(data: bytes) -> bool:
     return 0 < len(data) < _MAX_PATH
 
@@ -369,6 +498,8 @@ _CHECKS: dict[str, Callable[[bytes], bool]] = {
     "key": lambda data: bool(_KEY.match(data)),
     "path": _is_host_path,
     "place": _is_place,
+    "mountpoint": _is_below_root,
+    "mounted": _is_below_root,
     "staged": _is_below,
     "points_to": _is_link_text,
     "device": _U64,
@@ -387,6 +518,10 @@ _CHECKS: dict[str, Callable[[bytes], bool]] = {
     "propagation": lambda data: data.decode("ascii", "replace") in _PROPAGATIONS,
     "assignment": lambda data: b"=" in data[1:] and not data.startswith(b"="),
     "text": _is_text,
+    "word": _is_text,
+    "index": _INDEX,
+    "prefix": _is_text,
+    "suffix": _is_text,
     "fstype": bool,
     "source": _is_text,
     "data": _is_text,

@@ -47,6 +47,15 @@ static size_t assign(char **environment, size_t count, char *assignment)
     return kept;
 }
 
+static bool is_set(char *const *environment, size_t count, const char *assignment)
+{
+    size_t length = strcspn(assignment, "=");
+    for (size_t i = 0; i < count; i++)
+        if (has_name(environment[i], assignment, length))
+            return true;
+    return false;
+}
+
 static char *inherited(const char *name)
 {
     size_t length = strlen(name);
@@ -61,7 +70,7 @@ static size_t count_planned(const struct plan *plan)
     struct plan_record record;
     size_t count = 0;
     for (size_t cursor = 0; plan_next(plan, &cursor, &record);)
-        count += record.kind == PLAN_ENV;
+        count += record.kind == PLAN_ENV || record.kind == PLAN_DEFAULT;
     return count;
 }
 
@@ -85,7 +94,7 @@ char **launch_environment(const struct plan *plan, const struct values *given)
             environment[count++] = *entry;
     struct plan_record record;
     for (size_t cursor = 0; plan_next(plan, &cursor, &record);)
-        if (record.kind == PLAN_ENV)
+        if (record.kind == PLAN_ENV || (record.kind == PLAN_DEFAULT && !is_set(environment, count, record.field[0])))
             count = assign(environment, count, plan->text + (record.field[0] - plan->text));
     for (size_t i = 0; i < given->count; i++) {
         const char *text = given->item[i];
@@ -94,10 +103,7 @@ char **launch_environment(const struct plan *plan, const struct values *given)
             count = assign(environment, count, assignment);
     }
     static char default_path[] = "PATH=" DEFAULT_PATH;
-    bool has_path = false;
-    for (size_t i = 0; i < count; i++)
-        has_path = has_path || has_name(environment[i], "PATH", strlen("PATH"));
-    if (!has_path)
+    if (!is_set(environment, count, default_path))
         environment[count] = default_path;
     return environment;
 }

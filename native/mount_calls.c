@@ -189,6 +189,22 @@ int mount_beneath(struct mount_calls *calls, const char *fstype, const char *sou
     return open_beneath(calls, directory, path, O_PATH);
 }
 
+int move_beneath(struct mount_calls *calls, int mounted, int directory, const char *path)
+{
+    CLOSED int target = open_beneath(calls, directory, path, O_PATH);
+    if (target < 0)
+        return -1;
+    if (calls->open_tree) {
+        if (syscall(SYS_move_mount, mounted, "", target, "", FROM_DESCRIPTOR | TO_DESCRIPTOR) == 0)
+            return 0;
+        if (!is_missing(errno))
+            return -1;
+        calls->open_tree = false;
+    }
+    struct fd_path from_path = fd_path(mounted), target_path = fd_path(target);
+    return mount(from_path.text, target_path.text, NULL, MS_MOVE, NULL);
+}
+
 static struct attributes attributes_of(unsigned long flags)
 {
     struct attributes attributes = {0};

@@ -24,6 +24,9 @@ int bind_beneath(struct mount_calls *calls, int from, const char *source, bool r
 int mount_beneath(struct mount_calls *calls, const char *fstype, const char *source, unsigned long flags,
                   const char *data, int directory, const char *path);
 
+/* Move the mount whose root is open to `path` below `directory`. The descriptor stays that of the mount. */
+int move_beneath(struct mount_calls *calls, int mounted, int directory, const char *path);
+
 /* Add flags to the mount whose root is open; what it has already, it keeps. */
 int restrict_mount(struct mount_calls *calls, int mounted, unsigned long flags);
 

@@ -18,15 +18,19 @@ enum {
     PLAN_MAX_BYTES = 64 << 20,   /* a longer file is refused: 2,000 mounts take less than one MiB */
     PLAN_MAX_FIELDS = 7,
     PLAN_MAX_PATH = 4096,        /* PATH_MAX of Linux, the final NUL included */
+    PLAN_MAX_WORD = 0x7ffffffe,  /* highest index of a word of a command line (MAX_ARG_STRINGS of Linux, from 0) */
 };
 
 /* In the order of the table in plan_read.c. */
 enum plan_kind {
     PLAN_KEY, PLAN_OWNER, PLAN_STAGE,                                   /* the head */
     PLAN_FILE, PLAN_DIR, PLAN_NODE, PLAN_ABSENT, PLAN_LINK,             /* what it was made from */
-    PLAN_WARN, PLAN_NOTE, PLAN_ENV,                                     /* what to say, and the environment */
+    PLAN_WARN, PLAN_NOTE, PLAN_ENV, PLAN_DEFAULT,                       /* what to say, and the environment */
+    PLAN_PROGRAM, PLAN_ARG, PLAN_KEEP, PLAN_STAGEARG,                   /* a launcher and its command line */
+    PLAN_SQUASHFS,                                                      /* before the steps */
     PLAN_MKDIR, PLAN_MKFILE, PLAN_COPY, PLAN_SYMLINK,                   /* steps */
     PLAN_BIND, PLAN_BINDSTAGED, PLAN_OVERLAY, PLAN_MOUNT, PLAN_RESTRICT,
+    PLAN_PLACE, PLAN_MOVE,                                              /* after the steps */
     PLAN_END,
 };
 
@@ -41,6 +45,13 @@ struct plan_complaint {
     char text[2 * PLAN_MAX_PATH];
 };
 
+/* The process that serves a SquashFS file, from plan_serve to plan_apply. */
+struct plan_server {
+    bool started;
+    int socket; /* takes the descriptor of /dev/fuse */
+    int said;   /* file with what it says on standard error */
+};
+
 /* A plan in memory. Begin with one that is all zero; plan_free it in any case. */
 struct plan {
     char *text; /* the file's bytes */
@@ -52,6 +63,11 @@ struct plan {
     const char *stage;    /* directory on disk with layers and file contents, or NULL */
     dev_t stage_device;   /* which directory that was when plan_fresh looked at it */
     ino_t stage_inode;
+    bool has_steps;       /* without any, no namespace is needed: neither plan_enter nor plan_apply */
+    const char *place;    /* directory of the host that the tree is put over, or NULL: it becomes the root directory */
+    const char *squashfs; /* SquashFS file that plan_serve serves, or NULL */
+    const char *program;  /* launcher to execute in place of the user's command, or NULL */
+    struct plan_server server;
 };
 
 /* Read a plan from a regular file, all of it. False with a complaint for anything but a whole, valid plan. */
@@ -73,12 +89,20 @@ int64_t plan_time(const char *field);
  * first thing that differs. Call it before plan_enter: in a user namespace other owners can't be told apart. */
 bool plan_fresh(struct plan *plan, struct plan_complaint *complaint);
 
+/* Start what serves the plan's SquashFS file, a process of its own: squashfuse from the PATH, idle until plan_apply has
+ * mounted. It ends with the last process of the mount namespace, or with ours if plan_apply is never reached. False:
+ * squashfuse or /dev/fuse is missing, or the file is another one than plan_fresh saw; nothing has been changed, and the
+ * launch may be made another way. Does nothing for a plan without `squashfs`. Between plan_fresh and plan_enter. */
+bool plan_serve(struct plan *plan, struct plan_complaint *complaint);
+
 /* New user and mount namespaces in which uid and gid are what they were (Python: runner.enter_namespaces). */
 bool plan_enter(struct plan_complaint *complaint);
 
 enum plan_applied {
-    PLAN_APPLIED,         /* the root directory is the container's; the working directory is / */
+    PLAN_APPLIED,         /* the root directory is the container's, or the container is at the plan's `place` of the
+                             host's; the working directory is /: what was it before may be covered, go there by path */
     PLAN_OVERLAY_REFUSED, /* the kernel refuses an overlay here; the root directory is the host's, as after plan_enter */
+    PLAN_IMAGE_REFUSED,   /* the SquashFS file can't be mounted; the same */
     PLAN_FAILED,          /* a step failed, anything may be half done: exit */
 };
 
@@ -87,12 +111,22 @@ struct plan_options {
     void (*tell)(const char *line); /* called before each step, or NULL */
 };
 
-/* Make the container's root and go there. Only after plan_fresh and plan_enter, in a process with one thread. */
-enum plan_applied plan_apply(const struct plan *plan, const struct plan_options *options,
+/* Make the container's tree, and go there or put it at the plan's `place`. Only after plan_fresh and plan_enter, in a process with one thread. */
+enum plan_applied plan_apply(struct plan *plan, const struct plan_options *options,
                              struct plan_complaint *complaint);
 
-/* No capability, now or after any exec, and no_new_privs (capabilities(7)). */
-bool plan_drop_privileges(struct plan_complaint *complaint);
+/* No capability, now or after any exec (capabilities(7)). With `no_new_privs` (prctl(2)) no program's file gives any
+ * either; a launcher that is executed in our namespace decides on that for itself. */
+bool plan_drop_privileges(bool no_new_privs, struct plan_complaint *complaint);
+
+/* A launcher's command line, NULL at the end, for plan->program: `name` is its word 0, then come the plan's words,
+ * among them some of the user's (`given` of them, his words after the program's name, as they were typed), then
+ * `command`, NULL at its end: the user's command as it was found among his words, or NULL for none.
+ *
+ * One free() frees it; name, words and command have to stay. NULL with a complaint where the plan asks for a word that
+ * was not given (it is not this invocation's plan) or there is no memory. */
+char **plan_words(const struct plan *plan, const char *name, char *const *words, size_t given, char *const *command,
+                  struct plan_complaint *complaint);
 
 void plan_complain(struct plan_complaint *complaint, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

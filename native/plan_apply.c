@@ -8,6 +8,11 @@
  * roots again. Considered and rejected: opening all sources beforehand (as many descriptors as binds, against the
  * usual limit of 1024), and a second tmpfs as a workspace (what the Python runner does: two mounts and an exchange more).
  *
+ * A tree that is to lie at a place of the host's takes the same way back: the roots are exchanged once more, which
+ * leaves it on top of the host's root, and from there it is moved. Considered and rejected: making it where it belongs at
+ * once, which hides the image from the steps that bring its entries back; and a detached mount (open_tree(2)), which old
+ * kernels don't have.
+ *
  * Container paths hold no link and no "..": the plan's maker resolved them. open_beneath sees to it that this is
  * still so. An image that was changed meanwhile stops the launch, and never leads out of the root.
  */
@@ -15,6 +20,7 @@
 #include "mount_calls.h"
 #include "mount_flags.h"
 #include "plan.h"
+#include "plan_serve.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,17 +28,20 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 /* Directories, below "/", that may serve as the yard; the first that exists and is no link is taken. */
 static const char *const yards[] = {"tmp", "var/tmp", "mnt", "run"};
 
 struct work {
-    const struct plan *plan;
+    struct plan *plan;
     struct mount_calls calls;
     const char *yard;
     int host, root, stage; /* directories; root is -1 until the first step is done */
     bool yard_is_covered;  /* by the file system of a writable root */
     bool exchanged;        /* the namespace's root is the container's */
+    bool uncovered;        /* the yard is the host's again */
+    const char *image;     /* where the SquashFS file is mounted, or NULL */
 };
 
 /* Where a container path is: the directory it is below, and the rest of the path. */
@@ -222,6 +231,33 @@ static int restrict_place(struct work *work, const char *place, const char *flag
     return mounted < 0 ? -1 : restrict_mount(&work->calls, mounted, flags);
 }
 
+/* A SquashFS file by way of FUSE: we mount, since /dev/fuse has to be opened in the user namespace that the mount
+ * belongs to, and the server outside of it gets the descriptor (Documentation/filesystems/fuse.rst). */
+static int mount_squashfs(struct work *work, const char *file, const char *place)
+{
+    if (!work->plan->server.started) {
+        errno = ENOTCONN;
+        return -1;
+    }
+    CLOSED int device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (device < 0)
+        return -1;
+    char data[128];
+    snprintf(data, sizeof data, "fd=%d,rootmode=40000,user_id=%u,group_id=%u", device, geteuid(), getegid());
+    CLOSED int mounted = mount_beneath(&work->calls, "fuse.squashfuse", file, MS_RDONLY | MS_NOSUID | MS_NODEV, data,
+                                       work->host, place + 1);
+    if (mounted < 0)
+        return -1;
+    work->image = place;
+    if (give_to_server(&work->plan->server, device) < 0)
+        return -1;
+    /* From here on the server has the only descriptor: if it ends, whoever waits for it is told so. */
+    close_descriptor(&device);
+    device = -1;
+    struct statfs found; /* the first question waits until the server is there, and tells whether it likes the file */
+    return fstatfs(mounted, &found);
+}
+
 /* Roots ----------------------------------------------------------------------------------------------------------- */
 
 /* The directory of this descriptor becomes the namespace's root, the old root lies on top of it (pivot_root(2)). */
@@ -241,6 +277,7 @@ static int uncover_yard(struct work *work)
     if (exchange_roots(work->root) < 0)
         return -1;
     work->exchanged = true;
+    work->uncovered = true;
     if (change_root(work->host) < 0)
         return -1;
     if (!work->yard_is_covered)
@@ -259,11 +296,33 @@ static int go_to_root(const struct work *work)
     return umount2(".", MNT_DETACH) < 0 ? -1 : chdir("/");
 }
 
-/* Everything undone: the container's root is let go of. */
-static int go_back_to_host(const struct work *work)
+/* The host's root is the namespace's again, and ours; the container's lies on top of it. */
+static int exchange_back(struct work *work)
+{
+    if (change_root(work->root) < 0 || exchange_roots(work->host) < 0)
+        return -1;
+    work->exchanged = false;
+    return 0;
+}
+
+/* The container's root moves to a directory of the host. */
+static int put_at_place(struct work *work, const char *place)
+{
+    return exchange_back(work) < 0 ? -1 : move_beneath(&work->calls, work->root, work->host, place + 1);
+}
+
+/* A mount of the tree moves to a path of the host. */
+static int move_out(struct work *work, const char *mounted, const char *to)
+{
+    CLOSED int fd = open_beneath(&work->calls, work->root, mounted + 1, O_PATH);
+    return fd < 0 ? -1 : move_beneath(&work->calls, fd, work->host, to + 1);
+}
+
+/* Everything undone: the container's root is let go of, and the image. */
+static int go_back_to_host(struct work *work)
 {
     if (work->exchanged) {
-        if (change_root(work->root) < 0 || exchange_roots(work->host) < 0 || umount2(".", MNT_DETACH) < 0)
+        if (exchange_back(work) < 0 || umount2(".", MNT_DETACH) < 0)
             return -1;
     } else if (work->yard_is_covered) {
         char yard[32];
@@ -271,6 +330,8 @@ static int go_back_to_host(const struct work *work)
         if (umount2(yard, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
             return -1;
     }
+    if (work->image != NULL && umount2(work->image, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+        return -1;
     return chdir("/");
 }
 
@@ -280,6 +341,8 @@ static int do_step(struct work *work, const struct plan_record *record, bool *re
 {
     const char *const *field = record->field;
     switch (record->kind) {
+    case PLAN_SQUASHFS:
+        return mount_squashfs(work, field[0], field[1]);
     case PLAN_MKDIR:
         return make_directory(work, field[0], (mode_t)plan_number(field[1]));
     case PLAN_MKFILE:
@@ -298,6 +361,10 @@ static int do_step(struct work *work, const struct plan_record *record, bool *re
         return mount_new(work, field);
     case PLAN_RESTRICT:
         return restrict_place(work, field[0], field[1]);
+    case PLAN_PLACE:
+        return put_at_place(work, field[0]);
+    case PLAN_MOVE:
+        return move_out(work, field[0], field[1]);
     case PLAN_KEY:
     case PLAN_OWNER:
     case PLAN_STAGE:
@@ -309,6 +376,11 @@ static int do_step(struct work *work, const struct plan_record *record, bool *re
     case PLAN_WARN:
     case PLAN_NOTE:
     case PLAN_ENV:
+    case PLAN_DEFAULT:
+    case PLAN_PROGRAM:
+    case PLAN_ARG:
+    case PLAN_KEEP:
+    case PLAN_STAGEARG:
     case PLAN_END:
         break;
     }
@@ -323,6 +395,9 @@ static void describe(const struct plan_record *record, const char *error, struct
     const char *cannot = error == NULL ? "" : "can't ";
     line->text[0] = '\0';
     switch (record->kind) {
+    case PLAN_SQUASHFS:
+        plan_complain(line, "%s: %smount it at %s with squashfuse%s%s", field[0], cannot, field[1], separator, reason);
+        break;
     case PLAN_MKDIR:
         plan_complain(line, "%s: %smake the directory%s%s", field[0], cannot, separator, reason);
         break;
@@ -350,6 +425,12 @@ static void describe(const struct plan_record *record, const char *error, struct
     case PLAN_RESTRICT:
         plan_complain(line, "%s: %sset %s%s%s", field[0], cannot, field[1], separator, reason);
         break;
+    case PLAN_PLACE:
+        plan_complain(line, "%s: %sput the tree over it%s%s", field[0], cannot, separator, reason);
+        break;
+    case PLAN_MOVE:
+        plan_complain(line, "%s: %smove the tree's %s there%s%s", field[1], cannot, field[0], separator, reason);
+        break;
     case PLAN_KEY:
     case PLAN_OWNER:
     case PLAN_STAGE:
@@ -361,6 +442,11 @@ static void describe(const struct plan_record *record, const char *error, struct
     case PLAN_WARN:
     case PLAN_NOTE:
     case PLAN_ENV:
+    case PLAN_DEFAULT:
+    case PLAN_PROGRAM:
+    case PLAN_ARG:
+    case PLAN_KEEP:
+    case PLAN_STAGEARG:
     case PLAN_END:
         break;
     }
@@ -376,6 +462,25 @@ static void tell_step(const struct plan_options *options, const struct plan_reco
         options->tell(line.text);
 }
 
+/* Why a step failed, and what that means for the launch. Errno is the step's. */
+static enum plan_applied explain(const struct work *work, const struct plan_record *record, bool refused,
+                                 struct plan_complaint *complaint)
+{
+    const char *error = strerror(errno);
+    struct plan_complaint said;
+    if (refused) {
+        plan_complain(complaint, "%s", error);
+        return PLAN_OVERLAY_REFUSED;
+    }
+    if (record->kind != PLAN_SQUASHFS) {
+        describe(record, error, complaint);
+        return PLAN_FAILED;
+    }
+    bool spoke = words_of_server(&work->plan->server, &said);
+    describe(record, spoke ? said.text : error, complaint);
+    return PLAN_IMAGE_REFUSED;
+}
+
 static enum plan_applied do_steps(struct work *work, const struct plan_options *options,
                                   struct plan_complaint *complaint)
 {
@@ -383,13 +488,9 @@ static enum plan_applied do_steps(struct work *work, const struct plan_options *
     for (size_t cursor = 0; plan_next(work->plan, &cursor, &record);) {
         bool refused = false;
         tell_step(options, &record);
-        if (do_step(work, &record, &refused) < 0) {
-            describe(&record, strerror(errno), complaint);
-            if (refused)
-                plan_complain(complaint, "%s", strerror(errno));
-            return refused ? PLAN_OVERLAY_REFUSED : PLAN_FAILED;
-        }
-        if (work->root >= 0 && !work->exchanged && uncover_yard(work) < 0) {
+        if (do_step(work, &record, &refused) < 0)
+            return explain(work, &record, refused, complaint);
+        if (work->root >= 0 && !work->uncovered && uncover_yard(work) < 0) {
             plan_complain(complaint, "/: can't become the root directory: %s", strerror(errno));
             return PLAN_FAILED;
         }
@@ -437,19 +538,18 @@ static enum plan_applied apply(struct work *work, const struct plan_options *opt
     if (!find_yard(work, complaint) || !open_stage(work, complaint))
         return PLAN_FAILED;
     enum plan_applied result = do_steps(work, options, complaint);
-    if (result == PLAN_APPLIED && go_to_root(work) < 0) {
-        plan_complain(complaint, "/: can't let go of the host's root: %s", strerror(errno));
+    if (result == PLAN_APPLIED && (work->plan->place != NULL ? chdir("/") : go_to_root(work)) < 0) {
+        plan_complain(complaint, "/: can't be the working directory: %s", strerror(errno));
         return PLAN_FAILED;
     }
-    if (result == PLAN_OVERLAY_REFUSED && go_back_to_host(work) < 0) {
+    if ((result == PLAN_OVERLAY_REFUSED || result == PLAN_IMAGE_REFUSED) && go_back_to_host(work) < 0) {
         plan_complain(complaint, "/: can't undo the mounts: %s", strerror(errno));
         return PLAN_FAILED;
     }
     return result;
 }
 
-enum plan_applied plan_apply(const struct plan *plan, const struct plan_options *options,
-                             struct plan_complaint *complaint)
+enum plan_applied plan_apply(struct plan *plan, const struct plan_options *options, struct plan_complaint *complaint)
 {
     bool newer = !options->old_mount_api;
     struct work work = {

@@ -3,13 +3,13 @@
  * mtime can be set back by whoever may write to a file; ctime can't, so both are compared, in nanoseconds. Where a
  * time is compared it must be equal, not older: clocks are set back, and packages bring files with old times.
  */
+#include "plan_fresh.h"
+
 #include "closed.h"
-#include "plan.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static bool is_time(struct timespec time, const char *field)
 {
@@ -23,13 +23,18 @@ static bool is_same(const struct stat *status, const char *device, const char *i
     return status->st_dev == plan_number(device) && status->st_ino == plan_number(inode);
 }
 
-static bool is_same_file(const struct plan_record *record)
+bool is_file_of(const struct plan_record *record, const struct stat *status)
 {
     const char *const *field = record->field;
+    return S_ISREG(status->st_mode) && is_same(status, field[1], field[2]) &&
+           (uint64_t)status->st_size == plan_number(field[3]) && is_time(status->st_mtim, field[4]) &&
+           is_time(status->st_ctim, field[5]);
+}
+
+static bool is_same_file(const struct plan_record *record)
+{
     struct stat status;
-    return stat(field[0], &status) == 0 && S_ISREG(status.st_mode) && is_same(&status, field[1], field[2]) &&
-           (uint64_t)status.st_size == plan_number(field[3]) && is_time(status.st_mtim, field[4]) &&
-           is_time(status.st_ctim, field[5]);
+    return stat(record->field[0], &status) == 0 && is_file_of(record, &status);
 }
 
 static bool is_same_directory(const struct plan_record *record)
@@ -108,6 +113,12 @@ static bool holds(const struct plan_record *record)
     case PLAN_WARN:
     case PLAN_NOTE:
     case PLAN_ENV:
+    case PLAN_DEFAULT:
+    case PLAN_PROGRAM:
+    case PLAN_ARG:
+    case PLAN_KEEP:
+    case PLAN_STAGEARG:
+    case PLAN_SQUASHFS:
     case PLAN_MKDIR:
     case PLAN_MKFILE:
     case PLAN_COPY:
@@ -117,6 +128,8 @@ static bool holds(const struct plan_record *record)
     case PLAN_OVERLAY:
     case PLAN_MOUNT:
     case PLAN_RESTRICT:
+    case PLAN_PLACE:
+    case PLAN_MOVE:
     case PLAN_END:
         break;
     }

@@ -33,12 +33,13 @@ static int drop_bounding_set(void)
     return 0;
 }
 
-bool plan_drop_privileges(struct plan_complaint *complaint)
+bool plan_drop_privileges(bool no_new_privs, struct plan_complaint *complaint)
 {
     struct capability_header header = {.version = CAPABILITY_VERSION_3};
     struct capability_sets none[2] = {{0, 0, 0}, {0, 0, 0}};
     if (drop_bounding_set() < 0 || prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0UL, 0UL, 0UL) < 0 ||
-        syscall(SYS_capset, &header, none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1UL, 0UL, 0UL, 0UL) < 0) {
+        syscall(SYS_capset, &header, none) < 0 ||
+        (no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1UL, 0UL, 0UL, 0UL) < 0)) {
         plan_complain(complaint, "kernel: privileges can't be given up: %s", strerror(errno));
         return false;
     }

@@ -17,7 +17,7 @@
 
 /* Name and version, each with its NUL. */
 static const char header[] = "cdi-hpc-plan\0"
-                             "1";
+                             "2";
 
 void plan_complain(struct plan_complaint *complaint, const char *format, ...)
 {
@@ -117,6 +117,17 @@ static bool is_place(const char *field)
     return field[0] == '/' && (field[1] == '\0' || is_below(field + 1));
 }
 
+/* A place that is not the root, in the tree or on the host. */
+static bool is_below_root(const char *field)
+{
+    return field[0] == '/' && is_below(field + 1);
+}
+
+static bool is_index(const char *field)
+{
+    return is_number_to(field, PLAN_MAX_WORD);
+}
+
 static bool is_link_text(const char *field)
 {
     return field[0] != '\0' && strlen(field) < PLAN_MAX_PATH;
@@ -163,6 +174,14 @@ static const struct shape {
     [PLAN_WARN] = {"warn", {is_text}},
     [PLAN_NOTE] = {"note", {is_text}},
     [PLAN_ENV] = {"env", {is_assignment}},
+    [PLAN_DEFAULT] = {"default", {is_assignment}},
+    [PLAN_PROGRAM] = {"program", {is_host_path}},
+    [PLAN_ARG] = {"arg", {is_text}},
+    [PLAN_KEEP] = {"keep", {is_index}},
+    /* prefix, path in the stage, suffix */
+    [PLAN_STAGEARG] = {"stagearg", {is_text, is_below, is_text}},
+    /* file, directory that it is mounted on */
+    [PLAN_SQUASHFS] = {"squashfs", {is_host_path, is_below_root}},
     [PLAN_MKDIR] = {"mkdir", {is_place, is_mode}},
     [PLAN_MKFILE] = {"mkfile", {is_place, is_mode}},
     [PLAN_COPY] = {"copy", {is_below, is_place, is_mode}},
@@ -175,6 +194,9 @@ static const struct shape {
     /* type, source, place, flags, data */
     [PLAN_MOUNT] = {"mount", {is_word, is_text, is_place, is_flags, is_text}},
     [PLAN_RESTRICT] = {"restrict", {is_place, is_flags}},
+    [PLAN_PLACE] = {"place", {is_below_root}},
+    /* place of a mount in the tree, path of the host */
+    [PLAN_MOVE] = {"move", {is_below_root, is_below_root}},
     [PLAN_END] = {"end", {NULL}},
 };
 
@@ -255,10 +277,6 @@ bool plan_next(const struct plan *plan, size_t *cursor, struct plan_record *reco
 
 /* What must hold between records ---------------------------------------------------------------------------------- */
 
-struct order {
-    size_t count;
-    bool has_root; /* the step that makes "/" has been seen */
-};
 
 /* The place that a step makes or changes, NULL for records that are no steps. */
 static const char *place_of(const struct plan_record *record)
@@ -287,6 +305,14 @@ static const char *place_of(const struct plan_record *record)
     case PLAN_WARN:
     case PLAN_NOTE:
     case PLAN_ENV:
+    case PLAN_DEFAULT:
+    case PLAN_PROGRAM:
+    case PLAN_ARG:
+    case PLAN_KEEP:
+    case PLAN_STAGEARG:
+    case PLAN_SQUASHFS:
+    case PLAN_PLACE:
+    case PLAN_MOVE:
     case PLAN_END:
         break;
     }
@@ -298,42 +324,102 @@ static bool makes_root(const struct plan_record *record)
     return record->kind == PLAN_BIND || record->kind == PLAN_OVERLAY || record->kind == PLAN_MOUNT;
 }
 
-static bool uses_stage(const struct plan_record *record)
+/* Why a step can't stand where it does, or NULL. */
+static const char *misplaced_step(const struct plan *plan, const struct plan_record *record, const char *place)
 {
-    return record->kind == PLAN_COPY || record->kind == PLAN_BINDSTAGED || record->kind == PLAN_OVERLAY;
-}
-
-/* Why a record can't stand where it does, or NULL. */
-static const char *misplaced(const struct plan *plan, const struct order *order, const struct plan_record *record)
-{
-    if ((order->count == 0) != (record->kind == PLAN_KEY))
-        return "key is the first record and no other";
-    if ((order->count == 1) != (record->kind == PLAN_OWNER))
-        return "owner is the second record and no other";
-    if (record->kind == PLAN_STAGE && order->count != 2)
-        return "stage is the third record or none";
-    if (record->kind == PLAN_END && !order->has_root)
-        return "no step makes the root directory";
-    if (uses_stage(record) && plan->stage == NULL)
-        return "it needs a stage and the plan has none";
-    const char *place = place_of(record);
-    if (place == NULL)
-        return NULL;
     bool at_root = strcmp(place, "/") == 0;
-    if (!order->has_root && !(at_root && makes_root(record)))
+    if (plan->place != NULL)
+        return "it comes after the tree was put at its place";
+    if (!plan->has_steps && !(at_root && makes_root(record)))
         return "the first step must make the root directory";
-    if (order->has_root && at_root && record->kind != PLAN_RESTRICT)
+    if (plan->has_steps && at_root && record->kind != PLAN_RESTRICT)
         return "the root directory is made once";
     if (record->kind == PLAN_OVERLAY && !at_root && strcmp(record->field[3], "1") == 0)
         return "only the root directory can be writable";
     return NULL;
 }
 
-static void remember(struct plan *plan, struct order *order, const struct plan_record *record)
+/* Whether the plan says which file there was at the path of its SquashFS file. Only after all records were checked. */
+static bool knows_squashfs(const struct plan *plan)
 {
-    order->count++;
+    struct plan_record record;
+    for (size_t cursor = 0; plan_next(plan, &cursor, &record);)
+        if (record.kind == PLAN_FILE && strcmp(record.field[0], plan->squashfs) == 0)
+            return true;
+    return false;
+}
+
+/* Why a plan can't end so, or NULL. */
+static const char *incomplete(const struct plan *plan)
+{
+    if (!plan->has_steps && (plan->program == NULL || plan->squashfs != NULL))
+        return "no step makes the root directory";
+    if (plan->has_steps && plan->program != NULL && plan->place == NULL)
+        return "the program is the host's, and the root directory would not be";
+    if (plan->squashfs != NULL && !knows_squashfs(plan))
+        return "no file record tells which file squashfs means";
+    return NULL;
+}
+
+/* What a record needs before it. */
+enum { NEEDS_STAGE = 1, NEEDS_NO_STEP = 2, NEEDS_STEP = 4, NEEDS_PLACE = 8, NEEDS_PROGRAM = 16, ONCE = 32 };
+
+static const unsigned needs[] = {
+    [PLAN_COPY] = NEEDS_STAGE,
+    [PLAN_BINDSTAGED] = NEEDS_STAGE,
+    [PLAN_OVERLAY] = NEEDS_STAGE,
+    [PLAN_PROGRAM] = ONCE,
+    [PLAN_ARG] = NEEDS_PROGRAM,
+    [PLAN_KEEP] = NEEDS_PROGRAM,
+    [PLAN_STAGEARG] = NEEDS_PROGRAM | NEEDS_STAGE,
+    [PLAN_SQUASHFS] = ONCE | NEEDS_NO_STEP,
+    [PLAN_PLACE] = ONCE | NEEDS_STEP,
+    [PLAN_MOVE] = NEEDS_PLACE,
+    [PLAN_END] = 0,
+};
+
+static bool is_second(const struct plan *plan, enum plan_kind kind)
+{
+    return (kind == PLAN_PROGRAM && plan->program != NULL) || (kind == PLAN_SQUASHFS && plan->squashfs != NULL) ||
+           (kind == PLAN_PLACE && plan->place != NULL);
+}
+
+/* Which of its needs a record lacks, or NULL. */
+static const char *lacking(const struct plan *plan, enum plan_kind kind)
+{
+    unsigned needed = needs[kind];
+    if ((needed & NEEDS_STAGE) != 0 && plan->stage == NULL)
+        return "it needs a stage and the plan has none";
+    if ((needed & NEEDS_PROGRAM) != 0 && plan->program == NULL)
+        return "it is a word for a program that has not been named";
+    if ((needed & NEEDS_PLACE) != 0 && plan->place == NULL)
+        return "the tree has not been put at a place";
+    if ((needed & NEEDS_STEP) != 0 && !plan->has_steps)
+        return "there is no tree yet";
+    if ((needed & NEEDS_NO_STEP) != 0 && plan->has_steps)
+        return "it comes before the steps";
+    return (needed & ONCE) != 0 && is_second(plan, kind) ? "a plan has one" : NULL;
+}
+
+/* Why a record can't be the one with this number (from 0), or NULL. */
+static const char *misplaced(const struct plan *plan, size_t number, const struct plan_record *record)
+{
+    if ((number == 0) != (record->kind == PLAN_KEY))
+        return "key is the first record and no other";
+    if ((number == 1) != (record->kind == PLAN_OWNER))
+        return "owner is the second record and no other";
+    if (record->kind == PLAN_STAGE && number != 2)
+        return "stage is the third record or none";
+    if (record->kind == PLAN_END)
+        return incomplete(plan);
+    const char *reason = lacking(plan, record->kind), *place = place_of(record);
+    return reason == NULL && place != NULL ? misplaced_step(plan, record, place) : reason;
+}
+
+static void remember(struct plan *plan, const struct plan_record *record)
+{
     if (place_of(record) != NULL)
-        order->has_root = true;
+        plan->has_steps = true;
     if (record->kind == PLAN_KEY) {
         plan->key = record->field[0];
     } else if (record->kind == PLAN_OWNER) {
@@ -341,6 +427,12 @@ static void remember(struct plan *plan, struct order *order, const struct plan_r
         plan->gid = (gid_t)plan_number(record->field[1]);
     } else if (record->kind == PLAN_STAGE) {
         plan->stage = record->field[0];
+    } else if (record->kind == PLAN_PROGRAM) {
+        plan->program = record->field[0];
+    } else if (record->kind == PLAN_SQUASHFS) {
+        plan->squashfs = record->field[0];
+    } else if (record->kind == PLAN_PLACE) {
+        plan->place = record->field[0];
     }
 }
 
@@ -348,22 +440,21 @@ bool plan_parse(struct plan *plan, char *text, size_t size, struct plan_complain
 {
     *plan = (struct plan){.text = text, .size = size, .body = sizeof header};
     if (size < sizeof header || memcmp(text, header, sizeof header) != 0) {
-        plan_complain(complaint, "it does not begin as a plan of version 1 does");
+        plan_complain(complaint, "it does not begin as a plan of version 2 does");
         return false;
     }
-    struct order order = {0};
     struct plan_record record = {.kind = PLAN_KEY};
     size_t at = plan->body;
-    while (record.kind != PLAN_END) {
+    for (size_t number = 0; record.kind != PLAN_END; number++) {
         size_t start = at;
         if (!take_record(plan, &at, &record, complaint))
             return false;
-        const char *reason = misplaced(plan, &order, &record);
+        const char *reason = misplaced(plan, number, &record);
         if (reason != NULL) {
             plan_complain(complaint, "byte %zu: record '%s': %s", start, shapes[record.kind].name, reason);
             return false;
         }
-        remember(plan, &order, &record);
+        remember(plan, &record);
     }
     if (at != size) {
         plan_complain(complaint, "byte %zu: something follows the last record", at);
@@ -414,5 +505,9 @@ bool plan_read(struct plan *plan, int fd, struct plan_complaint *complaint)
 void plan_free(struct plan *plan)
 {
     free(plan->text);
+    if (plan->server.started) {
+        close_descriptor(&plan->server.socket);
+        close_descriptor(&plan->server.said);
+    }
     *plan = (struct plan){0};
 }

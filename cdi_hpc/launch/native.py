@@ -87,7 +87,7 @@ def compile_launch(
         if not done:
             records, steps = _translated(launch, environ, report, everybody=everybody)
             compiled = compile_steps(steps)
-            cache.write(key, owner, [*records, *compiled.steps], compiled.stage)
+            cache.write(key, owner, [*records, *compiled.records], compiled.stage)
             cache.collect_if_due()
     return key
 

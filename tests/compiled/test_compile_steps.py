@@ -21,7 +21,7 @@ WORKSPACE = tuple(MakeDirectory(name) for name in ("root", "stage", "layer", "wr
 
 def test_the_workspace_is_not_in_the_plan():
     compiled = compile_steps([*WORKSPACE, BindHost("/", "root", recursive=True)])
-    assert compiled.steps == [wire.Bind("/", "/", recursive=True)]
+    assert compiled.records == [wire.Bind("/", "/", recursive=True)]
     assert compiled.stage == []
 
 
@@ -37,7 +37,7 @@ def test_an_overlay_names_its_stage_and_the_hosts_directory():
         MountOverlay("root", ("stage/1", "layer/2"), "", ("nodev", "ro")),
     ]
     compiled = compile_steps(steps)
-    assert compiled.steps == [wire.Overlay("/", "1", "/image", writable=False, flags=("nodev", "ro"))]
+    assert compiled.records == [wire.Overlay("/", "1", "/image", writable=False, flags=("nodev", "ro"))]
     assert compiled.stage == [
         MakeDirectory("1", 0o555),
         MakeDirectory("1/opt", 0o700),
@@ -57,7 +57,7 @@ def test_a_writable_overlay_keeps_the_mode_of_its_root():
         MakeDirectory("write/3/work"),
         MountOverlay("root", ("stage/1", "layer/2"), "write/3", ("nodev",)),
     ]
-    (step,) = compile_steps(steps).steps
+    (step,) = compile_steps(steps).records
     assert step == wire.Overlay("/", "1", "/image", writable=True, mode=0o1755, flags=("nodev",))
 
 
@@ -71,7 +71,7 @@ def test_overlays_side_by_side_each_have_their_own_layers():
             BindHost(f"/{name}", f"layer/{number + 1}"),
             MountOverlay(f"root/{name}", (f"stage/{number}", f"layer/{number + 1}"), "", ()),
         ]
-    assert compile_steps(steps).steps == [
+    assert compile_steps(steps).records == [
         wire.Mount("tmpfs", "underlay", "/", (), "mode=755"),
         wire.Mkdir("/usr"),
         wire.Overlay("/usr", "1", "/usr"),
@@ -91,15 +91,15 @@ def test_what_is_made_in_the_root_needs_a_stage_only_for_content():
         Restrict("root", ("ro",)),
     ]
     compiled = compile_steps(steps)
-    assert compiled.steps == [
+    assert compiled.records == [
         wire.Mount("tmpfs", "t", "/", ("nodev",), "mode=755,size=1m"),
         wire.Mkdir("/a", 0o2755),
         wire.Symlink("/a/link", "../b"),
         wire.Mkfile("/a/empty"),
-        wire.Copy("content-0", "/a/full", 0o400),
+        wire.Copy("0-content", "/a/full", 0o400),
         wire.Restrict("/", ("ro",)),
     ]
-    assert compiled.stage == [MakeFile("content-0", b"content", 0o400)]
+    assert compiled.stage == [MakeFile("0-content", b"content", 0o400)]
 
 
 def test_binds_keep_what_they_were_asked_for():
@@ -110,7 +110,7 @@ def test_binds_keep_what_they_were_asked_for():
         MakeFile("stage/1", b"cover", 0o444),
         BindStaged("stage/1", "root/proc/file", ("nodev", "ro")),
     ]
-    assert compile_steps(steps).steps == [
+    assert compile_steps(steps).records == [
         wire.Bind("/image", "/"),
         wire.Bind("/a", "/x", recursive=True, flags=("ro",), propagation="rslave"),
         wire.BindStaged("1", "/proc/file", ("nodev", "ro")),
@@ -123,7 +123,7 @@ def test_how_access_times_are_kept_is_left_to_the_source():
         MountNew("tmpfs", "t", "root", ("noatime",)),
         BindHost("/a", "root/x", flags=("nodiratime", "relatime", "ro")),
     ]
-    assert compile_steps(steps).steps == [
+    assert compile_steps(steps).records == [
         wire.Mount("tmpfs", "t", "/", ("noatime",)),
         wire.Bind("/a", "/x", flags=("ro",)),
     ]

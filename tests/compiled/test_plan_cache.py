@@ -44,7 +44,7 @@ BROKEN: dict[str, Spoil] = {
     "half of it": lambda plan: plan.write_bytes(plan.read_bytes()[: plan.stat().st_size // 2]),
     "something else": lambda plan: plan.write_bytes(b"#!/bin/sh\n"),
     "something after its end": lambda plan: plan.write_bytes(plan.read_bytes() + b"\0"),
-    "another version": lambda plan: plan.write_bytes(plan.read_bytes().replace(b"plan\0001\0", b"plan\0002\0", 1)),
+    "another version": lambda plan: plan.write_bytes(plan.read_bytes().replace(b"plan\0002\0", b"plan\0001\0", 1)),
     "of another key": lambda plan: plan.write_bytes(plan.read_bytes().replace(plan.stem.encode(), KEY.encode(), 1)),
     "of another user": lambda plan: plan.write_bytes(
         plan.read_bytes().replace(f"owner\0{os.getuid()}\0".encode(), b"owner\0001\0", 1)
@@ -337,7 +337,7 @@ def test_what_is_not_ours_is_left(cache):
     assert foreign.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\0", b"stage", b"cdi-hpc-plan\0001\0key\0" + b"x\0owner\0001\0001\0stage"])
+@pytest.mark.parametrize("content", [b"", b"\0", b"stage", b"cdi-hpc-plan\0002\0key\0" + b"x\0owner\0001\0001\0stage"])
 def test_a_broken_plan_does_not_stop_the_cleaning(cache, content):
     written(cache)
     Path(cache.path_of("1" * 64)).write_bytes(content)

@@ -11,7 +11,7 @@ static void write_again(const struct plan *plan)
 {
     struct plan_record record;
     size_t before = plan->body;
-    fwrite("cdi-hpc-plan\0" "1", 1, sizeof "cdi-hpc-plan\0" "1", stdout);
+    fwrite("cdi-hpc-plan\0" "2", 1, sizeof "cdi-hpc-plan\0" "2", stdout);
     for (size_t cursor = 0; plan_next(plan, &cursor, &record); before = cursor) {
         const char *name = plan->text + before;
         size_t rest = cursor - before - strlen(name) - 1;

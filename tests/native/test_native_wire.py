@@ -45,6 +45,7 @@ RECORDS = st.one_of(
     st.builds(wire.Warn, TEXTS),
     st.builds(wire.Note, TEXTS),
     st.builds(lambda name, value: wire.Env(f"{name}={value}"), NAMES.filter(lambda n: "=" not in n), TEXTS),
+    st.builds(lambda name, value: wire.Default(f"{name}={value}"), NAMES.filter(lambda n: "=" not in n), TEXTS),
     st.builds(wire.Mkdir, PLACES, MODES),
     st.builds(wire.Mkfile, PLACES, MODES),
     st.builds(wire.Copy, BELOW, PLACES, MODES),
@@ -55,16 +56,65 @@ RECORDS = st.one_of(
     st.builds(wire.Mount, WORDS, TEXTS, PLACES, FLAGS, TEXTS),
     st.builds(wire.Restrict, PLACES, FLAGS),
 )
-PLANS = st.builds(
-    lambda uid, gid, root, records: wire.WirePlan(KEY, uid, gid, "/a/stage", (root, *records)),
-    IDS,
-    IDS,
-    HEAD_AND_ROOT,
-    st.lists(RECORDS, max_size=12),
+LAUNCHERS = st.builds(
+    lambda program, words: (wire.Program(program), *words),
+    PLACES,
+    st.lists(
+        st.one_of(
+            st.builds(wire.Arg, TEXTS),
+            st.builds(wire.KeepArg, st.integers(0, 2**31 - 2)),
+            st.builds(wire.StageArg, TEXTS, BELOW, TEXTS),
+        ),
+        max_size=6,
+    ),
+)
+IMAGES = st.builds(lambda path, place: (wire.SameFile(path, 1, 2, 3, 4, 5), wire.Squashfs(path, place)), PLACES, PLACES)
+ENDINGS = st.builds(
+    lambda place, moves: (wire.Place(place), *moves), PLACES, st.lists(st.builds(wire.Move, PLACES, PLACES))
+)
+PLANS = st.one_of(
+    st.builds(
+        lambda uid, gid, root, records: wire.WirePlan(KEY, uid, gid, "/a/stage", (root, *records)),
+        IDS,
+        IDS,
+        HEAD_AND_ROOT,
+        st.lists(RECORDS, max_size=12),
+    ),
+    st.builds(
+        lambda launcher, image, root, steps, ending: wire.WirePlan(
+            KEY, 0, 0, "/a/stage", (*launcher, *image, root, *steps, *ending)
+        ),
+        st.just(()) | LAUNCHERS,
+        st.just(()) | IMAGES,
+        HEAD_AND_ROOT,
+        st.lists(RECORDS, max_size=3),
+        ENDINGS,
+    ),
+    st.builds(lambda launcher: wire.WirePlan(KEY, 1, 2, "/a/stage", launcher), LAUNCHERS),
 )
 
 ORDERLY = wire.encode(
     wire.WirePlan(KEY, 1000, 100, "/run/stage", (wire.Env("A=b"), wire.Bind("/images/a", "/"), wire.Mkdir("/dev/x")))
+)
+FOR_A_LAUNCHER = wire.encode(
+    wire.WirePlan(
+        KEY,
+        1000,
+        100,
+        "/run/stage",
+        (
+            wire.SameFile("/a.sqfs", 1, 2, 3, 4, 5),
+            wire.Default("A=b"),
+            wire.Program("/bin/ch-run"),
+            wire.Arg("-b"),
+            wire.KeepArg(1),
+            wire.StageArg("--overlay=", "layer", ":ro"),
+            wire.Squashfs("/a.sqfs", "/image"),
+            wire.Bind("/image", "/"),
+            wire.Place("/image"),
+            wire.Move("/dev", "/dev"),
+        ),
+    )
 )
 
 per_process = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
@@ -98,6 +148,12 @@ HOSTILE_PLACES = st.text(st.sampled_from("/.\0\na"), max_size=8) | PLACES | st.j
             st.builds(wire.Overlay, HOSTILE_PLACES, HOSTILE_PLACES, HOSTILE_PLACES, st.booleans()),
             st.builds(wire.Env, st.text(st.sampled_from("=A\0"), max_size=4)),
             st.builds(wire.Absent, HOSTILE_PLACES),
+            st.builds(wire.Program, HOSTILE_PLACES),
+            st.builds(wire.KeepArg, st.integers(-1, 2**31)),
+            st.builds(wire.StageArg, HOSTILE_PLACES, HOSTILE_PLACES, HOSTILE_PLACES),
+            st.builds(wire.Squashfs, HOSTILE_PLACES, HOSTILE_PLACES),
+            st.builds(wire.Place, HOSTILE_PLACES),
+            st.builds(wire.Move, HOSTILE_PLACES, HOSTILE_PLACES),
         ),
         max_size=3,
     ),
@@ -114,14 +170,15 @@ def test_what_the_writer_does_not_refuse_the_reader_does_not_either(steps, stage
 
 
 @given(
-    at=st.integers(0, len(ORDERLY) - 1),
+    orderly=st.sampled_from([ORDERLY, FOR_A_LAUNCHER]),
+    at=st.integers(0, len(FOR_A_LAUNCHER) - 1),
     replaced=st.integers(0, 6),
     new=st.binary(max_size=6) | st.sampled_from([b"\0", b"/", b"/../", b"\0end\0", b"-1", b"key\0"]),
 )
 @settings(per_process, max_examples=300)
-def test_damaged_bytes_are_refused_or_mean_themselves(at, replaced, new, plan_file, dump):
+def test_damaged_bytes_are_refused_or_mean_themselves(orderly, at, replaced, new, plan_file, dump):
     """A plan has one encoding: whatever is accepted is written again as it was."""
-    data = ORDERLY[:at] + new + ORDERLY[at + replaced :]
+    data = orderly[:at] + new + orderly[at + replaced :]
     plan_file.write_bytes(data)
     done = dump(plan_file)
     assert (done.returncode == 0) == (done.stdout == data)
@@ -133,9 +190,10 @@ def test_the_units_hold_under_sanitizers(programs):
     assert (done.returncode, done.stdout) == (0, "units: all passed\n"), done.stderr
 
 
-def test_every_truncation_is_refused(plan_file, dump):
-    for size in range(len(ORDERLY)):
-        plan_file.write_bytes(ORDERLY[:size])
+@pytest.mark.parametrize("whole", [ORDERLY, FOR_A_LAUNCHER], ids=["embedded", "for a launcher"])
+def test_every_truncation_is_refused(whole, plan_file, dump):
+    for size in range(len(whole)):
+        plan_file.write_bytes(whole[:size])
         done = dump(plan_file)
         assert (done.returncode, done.stdout) == (1, b""), f"the first {size} bytes were accepted"
 
@@ -144,17 +202,21 @@ def fields_of(*words: str) -> bytes:
     return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
-HEADER = fields_of("cdi-hpc-plan", "1")
+HEADER = fields_of("cdi-hpc-plan", "2")
 HEAD = HEADER + fields_of("key", KEY, "owner", "1000", "100")
 ROOT = fields_of("bind", "/", "/", "1", "", "")
 STAGE = fields_of("stage", "/s")
+PROGRAM = fields_of("program", "/usr/bin/ch-run")
+IMAGE = fields_of("file", "/a.sqfs", "1", "2", "3", "4", "5")
+SQUASHFS = fields_of("squashfs", "/a.sqfs", "/run/user/1/cdi-hpc/image")
+PLACE = fields_of("place", "/images/a")
 END = fields_of("end")
 
 
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (fields_of("cdi-hpc-plan", "2") + HEAD[len(HEADER) :] + ROOT + END, "does not begin as a plan of version 1"),
+        (fields_of("cdi-hpc-plan", "1") + HEAD[len(HEADER) :] + ROOT + END, "does not begin as a plan of version 2"),
         (HEADER + fields_of("owner", "1", "1"), "key is the first record"),
         (HEADER + fields_of("key", KEY.upper(), "owner", "1", "1") + ROOT + END, "field 1 of record 'key' can't be"),
         (HEADER + fields_of("key", KEY) + ROOT + END, "owner is the second record"),
@@ -196,6 +258,35 @@ END = fields_of("end")
         (HEAD + fields_of("link", "/a", ""), "field 2 of record 'link' can't be ''"),
         (HEAD + STAGE + fields_of("overlay", "/", "../x", "/", "0", "0", ""), "field 2 of record 'overlay'"),
         (HEAD + STAGE + ROOT + fields_of("overlay", "/x", "a", "/", "1", "0", ""), "only the root directory can be"),
+        (HEAD + ROOT + fields_of("default", "A") + END, "field 1 of record 'default' can't be 'A'"),
+        (HEAD + fields_of("program", "ch-run") + END, "field 1 of record 'program' can't be 'ch-run'"),
+        (HEAD + PROGRAM + PROGRAM + END, "record 'program': a plan has one"),
+        (HEAD + ROOT + PROGRAM + END, "the program is the host's, and the root directory would not be"),
+        (HEAD + fields_of("arg", "x") + PROGRAM + END, "record 'arg': it is a word for a program that has not been"),
+        (HEAD + fields_of("keep", "0") + PROGRAM + END, "record 'keep': it is a word for a program that has not been"),
+        (HEAD + PROGRAM + fields_of("keep", "2147483647") + END, "field 1 of record 'keep' can't be '2147483647'"),
+        (HEAD + PROGRAM + fields_of("keep", "-1") + END, "field 1 of record 'keep' can't be '-1'"),
+        (HEAD + PROGRAM + fields_of("keep", "") + END, "field 1 of record 'keep' can't be ''"),
+        (HEAD + STAGE + fields_of("stagearg", "", "a", "") + PROGRAM + END, "record 'stagearg': it is a word for a"),
+        (HEAD + PROGRAM + fields_of("stagearg", "", "a", "") + END, "record 'stagearg': it needs a stage"),
+        (HEAD + STAGE + PROGRAM + fields_of("stagearg", "", "../a", "") + END, "field 2 of record 'stagearg' can't be"),
+        (HEAD + STAGE + PROGRAM + fields_of("stagearg", "", "/a", "") + END, "field 2 of record 'stagearg' can't be"),
+        (HEAD + IMAGE + SQUASHFS + END, "no step makes the root directory"),
+        (HEAD + IMAGE + SQUASHFS + PROGRAM + END, "no step makes the root directory"),
+        (HEAD + IMAGE + SQUASHFS + SQUASHFS + ROOT + END, "record 'squashfs': a plan has one"),
+        (HEAD + IMAGE + ROOT + SQUASHFS + END, "record 'squashfs': it comes before the steps"),
+        (HEAD + SQUASHFS + ROOT + END, "no file record tells which file squashfs means"),
+        (HEAD + fields_of("squashfs", "/a.sqfs", "/x/../y") + ROOT + END, "field 2 of record 'squashfs' can't be"),
+        (HEAD + fields_of("squashfs", "/a.sqfs", "/") + ROOT + END, "field 2 of record 'squashfs' can't be"),
+        (HEAD + PLACE + ROOT + END, "record 'place': there is no tree yet"),
+        (HEAD + ROOT + PLACE + PLACE + END, "record 'place': a plan has one"),
+        (HEAD + ROOT + fields_of("place", "/") + END, "field 1 of record 'place' can't be '/'"),
+        (HEAD + ROOT + fields_of("place", "a") + END, "field 1 of record 'place' can't be 'a'"),
+        (HEAD + ROOT + PLACE + fields_of("mkdir", "/a", "493") + END, "it comes after the tree was put at its place"),
+        (HEAD + ROOT + fields_of("move", "/dev", "/dev") + END, "record 'move': the tree has not been put at a place"),
+        (HEAD + ROOT + PLACE + fields_of("move", "/", "/dev") + END, "field 1 of record 'move' can't be '/'"),
+        (HEAD + ROOT + PLACE + fields_of("move", "/dev", "/") + END, "field 2 of record 'move' can't be '/'"),
+        (HEAD + ROOT + PLACE + fields_of("move", "/dev"), "ends inside of record 'move'"),
     ],
 )
 def test_a_plan_that_breaks_a_rule_is_refused_with_the_reason(data, complaint, plan_file, dump):
@@ -255,6 +346,7 @@ def test_every_kind_of_record_is_tried_above():
         "Mkfile",
     }
     generated |= {"Copy", "Symlink", "Bind", "BindStaged", "Overlay", "Mount", "Restrict"}
+    generated |= {"Default", "Program", "Arg", "KeepArg", "StageArg", "Squashfs", "Place", "Move"}
     written = {kind.__name__: kind for kind in vars(wire).values() if isinstance(kind, type) and hasattr(kind, "name")}
     assert set(written) == generated
     assert {field.name for kind in written.values() for field in fields(kind)} <= set(wire._CHECKS)

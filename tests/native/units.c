@@ -128,7 +128,7 @@ static void flag_names_are_mounts_own(void)
 }
 
 #define KEY "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-#define HEAD "cdi-hpc-plan\0" "1\0" "key\0" KEY "\0owner\0" "1000\0" "100\0"
+#define HEAD "cdi-hpc-plan\0" "2\0" "key\0" KEY "\0owner\0" "1000\0" "100\0"
 
 /* One of each record. */
 static const char sample[] =
@@ -137,10 +137,14 @@ static const char sample[] =
     "dir\0/etc/cdi\0" "1\0" "2\0" "9223372036854775807\0" "0\0"
     "node\0/dev/null\0" "1\0" "18446744073709551615\0" "3\0" "8630\0" "0\0" "0\0"
     "absent\0/var/run/cdi\0" "link\0/dev/gpu\0nvidia0\0" "warn\0a warning\0" "note\0\0" "env\0A=b=c\0"
+    "file\0/a.sqfs\0" "1\0" "2\0" "3\0" "4\0" "5\0"
+    "default\0B=\0" "program\0/bin/ch-run\0" "arg\0\0" "keep\0" "7\0" "stagearg\0--overlay=\0a/b\0:ro\0"
+    "squashfs\0/a.sqfs\0/run/image\0"
     "overlay\0/\0stage/1\0/images/a\0" "1\0" "493\0nodev,ro\0"
     "mkdir\0/dev/a\0" "493\0" "mkfile\0/dev/b\0" "420\0" "copy\0content1\0/dev/c\0" "420\0"
     "symlink\0/dev/d\0../x\0" "bind\0/lib/x\0/lib/y\0" "1\0ro,nosuid\0rslave\0"
-    "bindstaged\0stage/2\0/proc/p\0\0" "mount\0tmpfs\0dev\0/dev\0nosuid\0mode=755\0" "restrict\0/\0ro\0" "end";
+    "bindstaged\0stage/2\0/proc/p\0\0" "mount\0tmpfs\0dev\0/dev\0nosuid\0mode=755\0" "restrict\0/\0ro\0"
+    "place\0/images/a\0" "move\0/dev\0/dev\0" "end";
 
 static bool accepts(const char *bytes, size_t size)
 {

@@ -18,6 +18,7 @@ _COMMANDS = {
     "run": "cdi_hpc.cli.run",
     "compile": "cdi_hpc.cli.compile",
     "cache": "cdi_hpc.cli.cache",
+    "generate": "cdi_hpc.cli.generate",
 }
 
 

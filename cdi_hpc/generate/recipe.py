@@ -1,0 +1,267 @@
+"""Recipes: what belongs to a kind of device, as data. ``docs/generate.md`` describes the format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from cdi_hpc.document import Document, FieldPath, parse
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.names import kind_complaint
+
+#: Where a site keeps its own recipes. One with the name of ours takes its place.
+SITE_DIRECTORY = "/etc/cdi-hpc/recipes.d"
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Device nodes to look for, or links to them.
+
+    Attributes:
+        path: a glob of paths, with variables; "" if they are found by udev.
+        subsystem: udev subsystem of nodes that belong to the device: below it in sysfs, or of the same PCI device.
+        name: glob of their kernel names.
+        match: as of :class:`Each`; globs may hold variables.
+        mount: they are links to nodes: shown by a bind mount, for a node can't be a link.
+        required: a device without one is no device.
+
+    """
+
+    path: str = ""
+    subsystem: str = ""
+    name: str = "*"
+    match: tuple[tuple[str, str], ...] = ()
+    mount: bool = False
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A variable that is read from a file: the value of a line ``KEY: VALUE``, or without a key all of it."""
+
+    variable: str
+    file: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Each:
+    """What is looked for: one CDI device for each that is found.
+
+    Attributes:
+        subsystem: udev subsystem; "" for a glob of paths.
+        match: sysfs attributes (``driver`` is the name of the bound driver) and globs that they have to match.
+        path: a glob of paths, with the variables of the recipe; ``{1}`` is what the first ``*`` stands for.
+
+    """
+
+    subsystem: str = ""
+    match: tuple[tuple[str, str], ...] = ()
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceRule:
+    """How devices of a kind are found.
+
+    Attributes:
+        names: patterns with variables; a device has every name whose variables are known.
+        nodes: its device nodes.
+        env: ``NAME=VALUE`` with variables.
+
+    """
+
+    each: Each
+    names: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
+    nodes: tuple[Nodes, ...] = ()
+    env: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every container with a device of the kind gets.
+
+    Attributes:
+        libraries: globs of file names, with variables, below every directory that the ld.so.cache names.
+        links: globs of symbolic links below the same directories.
+        programs: names that are looked up in the usual directories.
+        files: globs of paths.
+        ldcache: the loader's cache is updated for the libraries' directories.
+
+    """
+
+    env: tuple[str, ...] = ()
+    nodes: tuple[Nodes, ...] = ()
+    libraries: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    ldcache: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe.
+
+    Attributes:
+        path: the file that it is from.
+        unless_program: with this program on the machine it is left out if it was not asked for by name: the vendor's
+            own generator knows better.
+
+    """
+
+    name: str
+    path: str
+    kind: str
+    summary: str
+    devices: tuple[DeviceRule, ...]
+    common: Common = field(default_factory=Common)
+    facts: tuple[Fact, ...] = ()
+    unless_program: str = ""
+
+    def subsystems(self) -> frozenset[str]:
+        """Udev subsystems whose devices matter."""
+        rules = [nodes for rule in self.devices for nodes in rule.nodes]
+        names = {rule.each.subsystem for rule in self.devices} | {
+            nodes.subsystem for nodes in (*rules, *self.common.nodes)
+        }
+        return frozenset(names - {""})
+
+
+def load_recipes(directory: str = SITE_DIRECTORY) -> dict[str, Recipe]:
+    """All recipes by name: the package's, then the site's.
+
+    Raises:
+        CdiError: everything that is wrong with any of them.
+
+    """
+    problems: list[Problem] = []
+    recipes: dict[str, Recipe] = {}
+    for path, data in (*_shipped(), *_of_site(directory)):
+        try:
+            recipe = read_recipe(data, path)
+        except CdiError as error:
+            problems += error.problems
+        else:
+            recipes[recipe.name] = recipe
+    if problems:
+        raise CdiError(problems)
+    return dict(sorted(recipes.items()))
+
+
+def _shipped() -> Iterator[tuple[str, bytes]]:
+    for entry in sorted(files(__package__).joinpath("recipes").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(_SUFFIXES):
+            yield str(entry), entry.read_bytes()
+
+
+def _of_site(directory: str) -> Iterator[tuple[str, bytes]]:
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIXES))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CdiError(Problem(directory, f"{error.strerror}")) from None
+    for name in names:
+        path = os.path.join(directory, name)
+        try:
+            with open(path, "rb") as stream:
+                yield path, stream.read()
+        except OSError as error:
+            raise CdiError(Problem(path, f"{error.strerror}")) from None
+
+
+def read_recipe(data: bytes, path: str) -> Recipe:
+    """A recipe from its text; its name is the file's, less the suffix.
+
+    Raises:
+        CdiError: everything that is wrong with it, each with line and field.
+
+    """
+    document = parse(data, path)
+    problems = [*_schema_problems(document)]
+    if problems:
+        raise CdiError(problems)
+    value = document.value
+    complaint = kind_complaint(value["kind"])
+    if complaint:
+        raise CdiError(Problem(document.where(("kind",)), complaint))
+    name = os.path.basename(path).rpartition(".")[0]
+    return Recipe(
+        name=name,
+        path=path,
+        kind=value["kind"],
+        summary=value["summary"],
+        devices=tuple(map(_rule, value["devices"])),
+        common=_common(value.get("common", {})),
+        facts=_facts(value.get("facts", [])),
+        unless_program=value.get("unlessProgram", ""),
+    )
+
+
+def _schema_problems(document: Document) -> Iterator[Problem]:
+    import json
+
+    import jsonschema
+
+    schema = json.loads(files(__package__).joinpath("recipe.schema.json").read_text(encoding="utf-8"))
+    for error in sorted(
+        jsonschema.Draft7Validator(schema).iter_errors(document.value), key=lambda e: [*map(str, e.path)]
+    ):
+        at: FieldPath = tuple(error.absolute_path)
+        yield Problem(document.where(at), _shown(error.message), "docs/generate.md describes recipes")
+
+
+def _shown(message: str, most: int = 200) -> str:
+    return message if len(message) <= most else message[: most - 1] + "…"
+
+
+def _rule(value: Mapping[str, Any]) -> DeviceRule:
+    each = value["each"]
+    return DeviceRule(
+        each=Each(each.get("subsystem", ""), _match(each), each.get("path", "")),
+        names=tuple(value["names"]),
+        facts=_facts(value.get("facts", [])),
+        nodes=_nodes(value.get("nodes", [])),
+        env=tuple(value.get("env", [])),
+    )
+
+
+def _match(value: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(value.get("match", {}).items()))
+
+
+def _common(value: Mapping[str, Any]) -> Common:
+    return Common(
+        env=tuple(value.get("env", [])),
+        nodes=_nodes(value.get("nodes", [])),
+        libraries=tuple(value.get("libraries", [])),
+        links=tuple(value.get("links", [])),
+        programs=tuple(value.get("programs", [])),
+        files=tuple(value.get("files", [])),
+        ldcache=value.get("ldcache", False),
+    )
+
+
+def _facts(values: Sequence[Mapping[str, str]]) -> tuple[Fact, ...]:
+    return tuple(Fact(value["variable"], value["file"], value.get("key", "")) for value in values)
+
+
+def _nodes(values: Sequence[Mapping[str, Any]]) -> tuple[Nodes, ...]:
+    return tuple(
+        Nodes(
+            path=value.get("path", ""),
+            subsystem=value.get("subsystem", ""),
+            name=value.get("name", "*"),
+            match=_match(value),
+            mount=value.get("mount", False),
+            required=value.get("required", False),
+        )
+        for value in values
+    )

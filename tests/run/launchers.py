@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Union
 
 import yaml
 
@@ -17,6 +17,8 @@ from cdi_hpc.cli import FRONT_VARIABLE, find_runner
 
 #: Images that commands can be run in. "/" is the host itself.
 IMAGES = ("debian-root", "debian-user", "bare", "links", "musl", "/")
+
+Words = Sequence[Union[str, bytes]]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,86 @@ class Script:
         return path
 
 
+class Through:
+    """A launcher that somebody else made, with our options among its own.
+
+    Attributes:
+        launcher: its command.
+        takes: images that it is tested with, as the fixture ``lab`` names them.
+
+    """
+
+    launcher = ""
+    takes: tuple[str, ...] = ()
+
+    def __init__(self, how: str, words: Sequence[str]) -> None:
+        self.how = how
+        self.words = tuple(words)
+        self.needs: Mapping[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        return f"{self.launcher}-{self.how}"
+
+    def argv(
+        self,
+        request: Request,
+        image: str | Path,
+        command: Sequence[str | bytes],
+        *,
+        options: Sequence[str | bytes] = (),
+    ) -> list:
+        """With the request's devices."""
+        return self.line([*self.words], [*our_words(request), *options], image, command)
+
+    def bare(
+        self,
+        image: str | Path,
+        command: Sequence[str | bytes],
+        *,
+        options: Sequence[str | bytes] = (),
+        program: str = "",
+    ) -> list:
+        """The same launch without us."""
+        return self.line([program or self.launcher], options, image, command)
+
+    def line(self, words: Words, options: Words, image: str | Path, command: Words) -> list:
+        raise NotImplementedError
+
+
+class ChRun(Through):
+    """Charliecloud's ``ch-run``."""
+
+    launcher = "ch-run"
+    takes = ("debian-user", "debian-root", "debian.sqfs")
+
+    def line(self, words: Words, options: Words, image: str | Path, command: Words) -> list:
+        return [*words, *options, image, "--", *command]
+
+
+class Apptainer(Through):
+    """``apptainer exec``."""
+
+    launcher = "apptainer"
+    takes = ("debian-user", "debian-root", "debian.sqfs", "debian.sif")
+
+    def line(self, words: Words, options: Words, image: str | Path, command: Words) -> list:
+        return [*words, "exec", *options, image, *command]
+
+
+def our_words(request: Request) -> list[str]:
+    """A request as options that every shim knows."""
+    directories = ["--cdi-dirs", ":".join(request.directories)] if request.directories else []
+    return [*directories, *(word for device in request.devices for word in ("--device", device))]
+
+
+def through_launchers(shims: Path) -> list[Through]:
+    """Every way to launch through the launchers that this machine has, by shim and by ``cdi-hpc exec``."""
+    installed = [kind for kind in (ChRun, Apptainer) if shutil.which(kind.launcher)]
+    by_shim = [kind("shim", [str(shims / kind.launcher)]) for kind in installed]
+    return [*by_shim, *(kind("exec", [program(), "exec", kind.launcher]) for kind in installed)]
+
+
 def program() -> str:
     """Where cdi-hpc is: a test may run it with another PATH, or none."""
     found = shutil.which("cdi-hpc")
@@ -159,3 +241,32 @@ def write_spec(
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{kind.replace('/', '-')}.yaml").write_text(yaml.safe_dump(spec))
     return Request((f"{kind}={next(iter(devices))}",), (str(directory),))
+
+
+def write_small_spec(directory: Path, source: Path) -> Request:
+    """One device that wants a bit of everything: a variable, a device node, a file, a directory and a link.
+
+    Args:
+        directory: for the spec.
+        source: empty directory for what it mounts.
+
+    """
+    (source / "file").write_text("from the host\n")
+    (source / "directory").mkdir()
+    (source / "directory" / "entry").write_text("in a directory of the host\n")
+    edits = {
+        "env": ["LAB_VARIABLE=from the spec"],
+        "deviceNodes": [{"path": "/dev/null"}],
+        "mounts": [
+            {"hostPath": f"{source}/file", "containerPath": "/opt/lab/file", "options": ["ro", "nosuid", "nodev"]},
+            {"hostPath": f"{source}/directory", "containerPath": "/opt/lab/directory", "options": ["ro", "rbind"]},
+        ],
+        "hooks": [
+            {
+                "hookName": "createContainer",
+                "path": "/usr/bin/nvidia-cdi-hook",
+                "args": ["nvidia-cdi-hook", "create-symlinks", "--link", "file::/opt/lab/link"],
+            }
+        ],
+    }
+    return write_spec(directory, {"one": edits})

@@ -42,6 +42,9 @@ from cdi_hpc.tree import Region, Staged, StagedDirectory, StagedFile, StagedLink
 
 Mode = Literal["overlay", "underlay"]
 
+#: What mountinfo shows as the source of the tmpfs of an underlay.
+UNDERLAY = "underlay"
+
 
 @dataclass(frozen=True)
 class Composition:
@@ -53,6 +56,8 @@ class Composition:
             the workspace was entered).
         submounts: mount points of the host, sorted (proc_pid_mountinfo(5)).
         writable: the root is writable, changes are lost at the end (needs overlay).
+        size: how much can be changed, in the words of tmpfs(5); "" for half of the memory.
+        writes_through: what is written goes to the image itself (needs underlay: a layer can't be written to).
 
     """
 
@@ -60,6 +65,8 @@ class Composition:
     submounts: tuple[str, ...]
     host_prefix: str = ""
     writable: bool = False
+    size: str = ""
+    writes_through: bool = False
 
 
 def compose(assembly: Assembly, composition: Composition) -> tuple[Step, ...]:
@@ -95,7 +102,7 @@ class _Composer:
         self._look_below(0)
         flags: tuple[str, ...] = ()
         # The host's own directories stay as they are for this user; an image is never written to.
-        if not self.whole_host:
+        if not self.whole_host and not self.composition.writes_through:
             flags = tuple(sorted({*self._image_flags(image.source or "/"), "nodev", "nosuid", "ro"}))
         self._directory("/", image.source or "", staged, flags, writable=self.composition.writable)
         self._finish()
@@ -188,13 +195,17 @@ class _Composer:
         upper = ""
         if writable:
             upper = self._new("write")
-            self.steps += [MakeDirectory(upper), MakeDirectory(f"{upper}/upper", mode), MakeDirectory(f"{upper}/work")]
+            self.steps.append(MakeDirectory(upper))
+            if self.composition.size:
+                data = (f"size={self.composition.size}", "mode=755")
+                self.steps.append(MountNew("tmpfs", "cdi-hpc", upper, ("nodev", "nosuid"), data))
+            self.steps += [MakeDirectory(f"{upper}/upper", mode), MakeDirectory(f"{upper}/work")]
             on.discard("ro")
         self.steps.append(MountOverlay(_in_root(target), (stage, layer), upper, tuple(sorted(on))))
 
     def _underlay(self, target: str, lower: str, staged: dict[str, Staged], flags: tuple[str, ...]) -> None:
         mode = f"mode={self._mode(target, target, lower):o}"
-        self.steps.append(MountNew("tmpfs", "underlay", _in_root(target), ("nodev", "nosuid"), (mode,)))
+        self.steps.append(MountNew("tmpfs", UNDERLAY, _in_root(target), ("nodev", "nosuid"), (mode,)))
         self.restrict.append(Restrict(_in_root(target), tuple(sorted({"nodev", "nosuid", "ro"}))))
         below = _by_first_component(target, staged)
         present = dict(self.lower_files.scan(self._below_top(lower)))

@@ -1,0 +1,413 @@
+/* srun --cdi: the SPANK plugin. Slurm's callbacks, in the order Slurm makes them, and nothing else.
+ *
+ * What goes wrong in slurmstepd is kept and said by the tasks. If a callback before them fails, Slurm takes the node out
+ * of service (batch jobs) or reports success (22.05); and what a task's callback returns is ignored where
+ * plugstack.conf says "optional", so that the task would run without its devices. So callbacks return 0, and a task that
+ * can't have its devices exits here.
+ */
+#include "cache.h"
+#include "closed.h"
+#include "compiler.h"
+#include "plan.h"
+#include "request.h"
+#include "site.h"
+#include "step_tree.h"
+
+#include <errno.h>
+#include <slurm/slurm.h>
+#include <slurm/spank.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+SPANK_PLUGIN(cdi, 1)
+
+#if SLURM_VERSION_NUMBER >= SLURM_VERSION_NUM(25, 5, 0)
+/* If this plugin can't be initialized for a job, that is the job's failure and not the node's. */
+extern int slurm_spank_init_failure_mode;
+int slurm_spank_init_failure_mode = ESPANK_JOB_FAILURE;
+#endif
+
+enum { FAILED_STATUS = 125, LONGEST_LIST = 16384 };
+
+/* Names of variables that were set in an environment which inner steps inherit, with = between them. */
+#define NAMES_VARIABLE "CDI_HPC_ENV_NAMES"
+#define DEVICES_VARIABLE "CDI_HPC_DEVICES"
+#define PLAN_VARIABLE "CDI_HPC_PLAN"
+
+/* One process serves one step, or one command line. */
+static struct {
+    struct site site;
+    struct request request;
+    bool is_misled;    /* an option reached the node that is none */
+    bool wanted;       /* this step is to have devices, or to say why not */
+    bool is_inherited; /* inner steps inherit its environment: a batch script, an interactive shell */
+    struct user user;
+    struct devices devices;
+    char plan[PLAN_MAX_PATH];
+    struct step_tree tree;
+    struct plan_complaint failure; /* what the tasks will say; empty while all is well */
+} step;
+
+static const char *image_or_host(void)
+{
+    return step.request.image != NULL ? step.request.image : "/";
+}
+
+static enum mode mode_of_step(void)
+{
+    enum mode mode = step.site.mode;
+    if (step.request.image != NULL)
+        return MOUNTS;
+    if (step.request.mode != NULL)
+        read_mode(step.request.mode, &mode);
+    return mode;
+}
+
+static bool has_failed(void)
+{
+    return step.failure.text[0] != '\0';
+}
+
+/* Options ----------------------------------------------------------------------------------------------------------- */
+
+enum option_number { OPTION_DEVICES, OPTION_MODE, OPTION_IMAGE, OPTIONS };
+
+static bool is_valid(enum option_number number, const char *value, struct plan_complaint *complaint)
+{
+    enum mode mode;
+    switch (number) {
+    case OPTION_DEVICES:
+        return request_devices_are_valid(value, complaint);
+    case OPTION_MODE:
+        if (read_mode(value, &mode))
+            return true;
+        plan_complain(complaint, "--cdi-mode: '%.64s' is neither handoff nor mounts", value);
+        return false;
+    case OPTION_IMAGE:
+        if (value[0] != '\0' && strlen(value) < PLAN_MAX_PATH)
+            return true;
+        plan_complain(complaint, "--cdi-image: a path is needed");
+        return false;
+    case OPTIONS:
+        break;
+    }
+    return false;
+}
+
+static const struct {
+    const char *name;
+    size_t place;         /* in struct request */
+    const char *inherited; /* where srun gets the value that its sbatch or salloc was given, or the site's default */
+} option_table[OPTIONS] = {
+    [OPTION_DEVICES] = {"--cdi", offsetof(struct request, devices), "SLURM_SPANK__SLURM_SPANK_OPTION_cdi_cdi"},
+    [OPTION_MODE] = {"--cdi-mode", offsetof(struct request, mode), "SLURM_SPANK__SLURM_SPANK_OPTION_cdi_cdi_mode"},
+    [OPTION_IMAGE] = {"--cdi-image", offsetof(struct request, image), "SLURM_SPANK__SLURM_SPANK_OPTION_cdi_cdi_image"},
+};
+
+/* An option is there twice, and the first was no default. Only the last would reach the nodes, and silently. */
+static bool is_repeated(enum option_number number, const char *before, const char *value)
+{
+    const char *inherited = getenv(option_table[number].inherited);
+    return before != NULL && strcmp(before, value) != 0 && (inherited == NULL || strcmp(inherited, before) != 0);
+}
+
+/* Slurm calls this where the command is typed, and again on the nodes: there it may be twice for the same value, users
+ * can have anything brought there by a variable, and what is returned is ignored. */
+static int take_option(int number, const char *value, int remote)
+{
+    enum option_number option = (enum option_number)number;
+    char **place = (char **)(void *)((char *)&step.request + option_table[option].place);
+    struct plan_complaint complaint = {""};
+    const char *given = value == NULL ? "" : value;
+    bool good = is_valid(option, given, &complaint);
+    if (good && remote == 0 && is_repeated(option, *place, given)) {
+        plan_complain(&complaint, "%s: given twice, as '%.128s' and as '%.128s' (write one, with commas between devices)",
+                      option_table[option].name, *place, given);
+        good = false;
+    }
+    if (!good) {
+        step.is_misled = remote != 0;
+        if (remote != 0)
+            step.failure = complaint;
+        else
+            slurm_error("cdi: %s", complaint.text);
+        return -1;
+    }
+    free(*place);
+    *place = strdup(given);
+    if (*place == NULL)
+        plan_complain(&step.failure, "%s", strerror(ENOMEM));
+    return *place == NULL ? -1 : 0;
+}
+
+/* Slurm's types are not const, and it keeps the addresses. */
+static struct spank_option options[] = {
+    {(char *)"cdi", (char *)"DEVICE[,...]|none",
+     (char *)"give the tasks CDI devices: VENDOR/CLASS=NAME, or VENDOR/CLASS for what was allocated", 1, OPTION_DEVICES,
+     take_option},
+    {(char *)"cdi-mode", (char *)"handoff|mounts",
+     (char *)"leave --cdi to container launchers in the step, or give the devices to the tasks themselves", 1, OPTION_MODE,
+     take_option},
+    {(char *)"cdi-image", (char *)"DIRECTORY", (char *)"run the tasks in this image, with the devices of --cdi", 1,
+     OPTION_IMAGE, take_option},
+};
+
+int slurm_spank_init(spank_t spank, int count, char **arguments)
+{
+    spank_context_t context = spank_context();
+    if (context != S_CTX_LOCAL && context != S_CTX_ALLOCATOR && context != S_CTX_REMOTE)
+        return 0;
+    struct plan_complaint complaint = {""};
+    if (!site_read(&step.site, count, arguments, &complaint)) {
+        if (context != S_CTX_REMOTE)
+            slurm_error("cdi: %s", complaint.text);
+        step.failure = complaint;
+    }
+    for (size_t i = 0; i < OPTIONS; i++)
+        if (spank_option_register(spank, &options[i]) != ESPANK_SUCCESS)
+            slurm_error("cdi: --%s can't be registered", options[i].name);
+    return 0;
+}
+
+/* Before the tasks -------------------------------------------------------------------------------------------------- */
+
+static bool read_ids(spank_t spank, uint32_t *step_id)
+{
+    return spank_get_item(spank, S_JOB_UID, &step.user.uid) == ESPANK_SUCCESS &&
+           spank_get_item(spank, S_JOB_GID, &step.user.gid) == ESPANK_SUCCESS &&
+           spank_get_item(spank, S_JOB_STEPID, step_id) == ESPANK_SUCCESS;
+}
+
+/* In slurmstepd, as root: nothing is looked at that the user could have put there. */
+static void prepare_step(spank_t spank)
+{
+    uint32_t step_id = 0;
+    if (!request_is_made(&step.request) && step.request.image == NULL && !step.is_misled)
+        return;
+    if (!read_ids(spank, &step_id)) {
+        plan_complain(&step.failure, "Slurm does not say whose step this is");
+    } else if (step_id == SLURM_EXTERN_CONT) {
+        return; /* it has no tasks */
+    }
+    step.is_inherited = step_id == SLURM_BATCH_SCRIPT || step_id == SLURM_INTERACTIVE_STEP;
+    step.wanted = true;
+    if (has_failed() || !request_is_consistent(&step.request, &step.failure))
+        return;
+    if (step.user.uid == 0)
+        plan_complain(&step.failure, "--cdi: not for jobs of root, whose rights end in a user namespace (submit it as an "
+                                     "ordinary user)");
+    else if (make_user_cache(&step.site, step.user, &step.failure) && mode_of_step() == MOUNTS)
+        step_tree_prepare(&step.tree, &step.failure);
+}
+
+int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
+{
+    (void)count;
+    (void)arguments;
+    spank_context_t context = spank_context();
+    struct plan_complaint complaint = {""};
+    if (context == S_CTX_REMOTE) {
+        prepare_step(spank);
+    } else if ((context == S_CTX_LOCAL || context == S_CTX_ALLOCATOR) &&
+               !request_is_consistent(&step.request, &complaint)) {
+        slurm_error("cdi: %s", complaint.text);
+        return -1;
+    }
+    return 0;
+}
+
+/* The GPUs of this step on this node. A batch script has all of its job's, and Slurm gives it no other name for them;
+ * in other steps that variable is the batch script's, which ran on another node. */
+static const char *allocated_gpus(spank_t spank, char *list, int size)
+{
+    if (spank_getenv(spank, "SLURM_STEP_GPUS", list, size) == ESPANK_SUCCESS)
+        return list;
+    if (step.is_inherited && spank_getenv(spank, "SLURM_JOB_GPUS", list, size) == ESPANK_SUCCESS)
+        return list;
+    return NULL;
+}
+
+int slurm_spank_user_init(spank_t spank, int count, char **arguments)
+{
+    (void)count;
+    (void)arguments;
+    char list[LONGEST_LIST];
+    if (!step.wanted || has_failed())
+        return 0;
+    const char *gpus = allocated_gpus(spank, list, sizeof list);
+    if (request_allocate(step.request.devices, &step.site, gpus, &step.devices, &step.failure))
+        find_plan(&step.site, step.user, &step.devices, image_or_host(), step.plan, &step.failure);
+    return 0;
+}
+
+/* In the tasks ------------------------------------------------------------------------------------------------------ */
+
+/* Lines for the user, each with the node's name: Slurm 26.05 does not add it. Nothing in them can control a terminal. */
+static void say_lines(spank_t spank, const char *level, char *text)
+{
+    char node[256];
+    if (spank_getenv(spank, "SLURMD_NODENAME", node, sizeof node) != ESPANK_SUCCESS)
+        gethostname(node, sizeof node);
+    node[sizeof node - 1] = '\0';
+    for (char *line = strsep(&text, "\n"); line != NULL; line = strsep(&text, "\n")) {
+        for (char *c = line; *c != '\0'; c++)
+            if ((unsigned char)*c < ' ' || *c == 0x7f)
+                *c = '?';
+        slurm_spank_log("cdi: %s: %s%s", node, level, line);
+    }
+}
+
+static _Noreturn void fail(spank_t spank, struct plan_complaint *complaint)
+{
+    if (complaint->text[0] != '\0')
+        say_lines(spank, "error: ", complaint->text);
+    _exit(FAILED_STATUS);
+}
+
+/* A variable of the task, remembered for inner steps if they inherit it. */
+static bool set_variable(spank_t spank, const char *name, const char *value)
+{
+    char names[LONGEST_LIST];
+    if (spank_setenv(spank, name, value, 1) != ESPANK_SUCCESS)
+        return false;
+    if (!step.is_inherited)
+        return true;
+    if (spank_getenv(spank, NAMES_VARIABLE, names, sizeof names) != ESPANK_SUCCESS)
+        names[0] = '\0';
+    size_t used = strlen(names);
+    int more = snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? "=" : "", name);
+    return more > 0 && (size_t)more < sizeof names - used && spank_setenv(spank, NAMES_VARIABLE, names, 1) == ESPANK_SUCCESS;
+}
+
+/* What an outer step has set is not this one's. */
+static void forget_outer_step(spank_t spank)
+{
+    char names[LONGEST_LIST];
+    if (spank_getenv(spank, NAMES_VARIABLE, names, sizeof names) != ESPANK_SUCCESS)
+        return;
+    char *rest = names;
+    for (char *name = strsep(&rest, "="); name != NULL; name = strsep(&rest, "="))
+        if (*name != '\0')
+            spank_unsetenv(spank, name);
+    spank_unsetenv(spank, NAMES_VARIABLE);
+}
+
+/* The plan of the step, read by the user's own process: as cdi-hpc-run, it trusts a file of the user's or of root's in
+ * a directory to which nobody else has access. */
+static bool open_plan(struct plan *plan, struct plan_complaint *complaint)
+{
+    struct cache system = system_cache(), own = {.owner = geteuid(), .others = S_IRWXG | S_IRWXO};
+    const char *slash = strrchr(step.plan, '/');
+    size_t length = (size_t)(slash - step.plan), name = strlen(slash + 1);
+    char key[PLAN_KEY_DIGITS + 1];
+    if (name != PLAN_KEY_DIGITS + strlen(".plan")) {
+        plan_complain(complaint, "%s: that is no plan's name", step.plan);
+        return false;
+    }
+    snprintf(own.path, sizeof own.path, "%.*s", (int)length, step.plan);
+    snprintf(key, sizeof key, "%.*s", PLAN_KEY_DIGITS, slash + 1);
+    bool everybody = strcmp(own.path, system.path) == 0;
+    CLOSED int fd = cache_open(everybody ? &system : &own, key, complaint);
+    if (fd < 0) {
+        if (complaint->text[0] == '\0')
+            plan_complain(complaint, "%s: the plan is gone (is it in a /tmp that tasks have not got? cache= in "
+                          "plugstack.conf)", step.plan);
+        return false;
+    }
+    if (!plan_read(plan, fd, complaint))
+        return false;
+    if (strcmp(plan->key, key) == 0 && plan->uid == (everybody ? 0 : geteuid()))
+        return true;
+    plan_complain(complaint, "%s: it is not the plan that was asked for", step.plan);
+    return false;
+}
+
+static bool set_planned_variables(spank_t spank, const struct plan *plan)
+{
+    struct plan_record record;
+    for (size_t cursor = 0; plan_next(plan, &cursor, &record);) {
+        if (record.kind != PLAN_ENV)
+            continue;
+        size_t length = strcspn(record.field[0], "=");
+        FREED char *name = strndup(record.field[0], length);
+        if (name == NULL || !set_variable(spank, name, record.field[0] + length + 1))
+            return false;
+    }
+    return true;
+}
+
+static void report_warnings(spank_t spank, const struct plan *plan)
+{
+    struct plan_record record;
+    for (size_t cursor = 0; plan_next(plan, &cursor, &record);) {
+        if (record.kind != PLAN_WARN)
+            continue;
+        FREED char *text = strdup(record.field[0]);
+        if (text != NULL)
+            say_lines(spank, "warning: ", text);
+    }
+}
+
+static bool enter_tree(spank_t spank, struct plan_complaint *complaint)
+{
+    struct plan plan = {0};
+    struct turn turn;
+    if (!step_tree_begin(&step.tree, step.site.timeout, &turn, complaint))
+        return false;
+    bool good = open_plan(&plan, complaint);
+    if (!good)
+        step_tree_give_up(&step.tree, &turn);
+    good = good && step_tree_enter(&step.tree, &turn, &plan, complaint);
+    if (good && turn.is_first)
+        report_warnings(spank, &plan);
+    if (good && !set_planned_variables(spank, &plan)) {
+        plan_complain(complaint, "the devices' variables can't be set");
+        good = false;
+    }
+    plan_free(&plan);
+    return good;
+}
+
+static bool hand_over(spank_t spank, struct plan_complaint *complaint)
+{
+    if (set_variable(spank, DEVICES_VARIABLE, step.devices.text) && set_variable(spank, PLAN_VARIABLE, step.plan))
+        return true;
+    plan_complain(complaint, "the step's variables can't be set");
+    return false;
+}
+
+int slurm_spank_task_init(spank_t spank, int count, char **arguments)
+{
+    (void)count;
+    (void)arguments;
+    struct plan_complaint complaint = {""};
+    int task = 0;
+    forget_outer_step(spank);
+    if (!step.wanted)
+        return 0;
+    if (has_failed()) {
+        /* Once for each node. */
+        spank_get_item(spank, S_TASK_ID, &task);
+        fail(spank, task == 0 ? &step.failure : &complaint);
+    }
+    if (!(mode_of_step() == MOUNTS ? enter_tree(spank, &complaint) : hand_over(spank, &complaint)))
+        fail(spank, &complaint);
+    return 0;
+}
+
+int slurm_spank_exit(spank_t spank, int count, char **arguments)
+{
+    (void)spank;
+    (void)count;
+    (void)arguments;
+    devices_free(&step.devices);
+    free(step.request.devices);
+    free(step.request.mode);
+    free(step.request.image);
+    step.request = (struct request){0};
+    return 0;
+}

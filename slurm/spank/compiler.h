@@ -1,0 +1,26 @@
+/* The plan of a step: found among the user's, or compiled now, by a process that is the user's in every respect. */
+#ifndef CDI_SPANK_COMPILER_H
+#define CDI_SPANK_COMPILER_H
+
+#include "plan.h"
+#include "request.h"
+#include "site.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct user {
+    uid_t uid;
+    gid_t gid;
+};
+
+/* Give the user a directory for his plans below the site's `cache`, if there is one. Called as root: no directory that
+ * the user could have made or exchanged is entered. */
+bool make_user_cache(const struct site *site, struct user user, struct plan_complaint *complaint);
+
+/* Path of a fresh plan for devices and an image. May be called with root's ids behind the user's, and with other
+ * threads running; the working directory is the user's. The complaint may have several lines. */
+bool find_plan(const struct site *site, struct user user, const struct devices *devices, const char *image,
+               char path[PLAN_MAX_PATH], struct plan_complaint *complaint);
+
+#endif

@@ -29,11 +29,11 @@ Arity = Literal["none", "required", "optional"]
 
 #: What an option means to us.
 #:
-#: ``plan``: the launcher's; it may change what has to be done, so its words are part of the plan's key.
-#: ``keep``: the launcher's; it is passed on and changes nothing for us (a variable's value, verbosity).
+#: ``plan``: the launcher's; it may change what has to be done, so its value is part of the plan's key.
+#: ``keep``: the launcher's; it is passed on, and its value changes nothing for us (a variable's, verbosity).
 #: ``device``: ours; its value is a device, or several with commas. Without a value: every known kind.
 #: ``cdi-dirs``: ours; its value is a list of spec directories with colons or commas between them.
-#: ``switch``: ours, and the backend's own business; its words are part of the key and not passed on.
+#: ``switch``: ours, and the backend's own business; its value is part of the key, and it is not passed on.
 #: ``leave``: the launcher is executed as if we were not there (``--version``).
 #: ``help``: the launcher's help, and then ours.
 Use = Literal["plan", "keep", "device", "cdi-dirs", "switch", "leave", "help"]
@@ -83,9 +83,10 @@ class Profile:
         program: real path of the launcher.
         style: how it reads its command line.
         options: those before the subcommand (all of them where there are no subcommands).
-        subcommands: those that can take devices; the launcher is left alone with any other.
+        subcommands: those that can take devices; the launcher is left alone with any other. ``getopt`` has none.
         variables: environment variables that may change a plan; ``APPTAINER_*`` stands for all that begin so.
-        capabilities: what else the backend wants to know later, for example ``("squashfs", "yes")``.
+        capabilities: what else the backend wants to know later, for example ``("squashfs", "yes")``. One is for everybody:
+            ``("cdi-dirs-variable", NAME)`` names a variable with spec directories, for where no option names any.
         help: text that is added to the launcher's own help.
 
     """
@@ -107,8 +108,8 @@ class Given:
     Attributes:
         option: which one.
         value: its value, None if it has none.
-        index: of its first word in the command line.
-        count: how many words it takes. Several one-letter options may share a word.
+        index: of its first word in the invocation's ``words``.
+        count: how many words it takes: 1, or 2 if its value is a word of its own.
 
     """
 
@@ -120,7 +121,11 @@ class Given:
 
 @dataclass(frozen=True)
 class Invocation:
-    """A launcher's command line, understood.
+    """A launcher's command line, understood, and put in order.
+
+    ``words`` say what was typed in one order of many: options before the subcommand, the subcommand, options, the image,
+    the command. Each option has words of its own (``-vt`` has become ``-v -t``), ``--`` is gone, and an option that is
+    not passed on is one word, its first name. So a plan with :class:`Keep` fits however a launch is spelled.
 
     Attributes:
         words: all of it, after the program's name.
@@ -130,8 +135,9 @@ class Invocation:
         image_index: where it stands in ``words``.
         command: everything after the image that is no option: the command and its arguments, as the launcher will
             find them.
-        devices: values of ``device`` options, split at commas; ``""`` stands for every known kind.
+        devices: values of ``device`` options, each perhaps a comma list; ``""`` stands for every known kind.
         cdi_dirs: values of ``cdi-dirs`` options, split.
+        subcommand_index: where the subcommand begins in ``words``.
 
     """
 
@@ -143,6 +149,7 @@ class Invocation:
     command: tuple[str, ...]
     devices: tuple[str, ...] = ()
     cdi_dirs: tuple[str, ...] = ()
+    subcommand_index: int = 0
 
 
 @dataclass(frozen=True)

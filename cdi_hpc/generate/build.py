@@ -189,7 +189,7 @@ class _Builder:
             for candidate in self.machine.devices(nodes.subsystem)
             if candidate.node
             and matches(candidate.name, nodes.name)
-            and (device is None or _belongs(candidate, device))
+            and (device is None or nodes.match or _belongs(candidate, device))
             and self._matches(candidate, nodes.match, variables)
         ]
         if found:
@@ -200,9 +200,9 @@ class _Builder:
         variables = dict(known)
         for fact in facts:
             path = expand(fact.file, variables)
-            value = _value(self.machine.read(path), fact.key) if path else ""
+            value = _value(self.machine.read(path), fact) if path else ""
             if value:
-                variables[fact.variable] = value
+                variables.setdefault(fact.variable, value)
         return variables
 
     # The spec -----------------------------------------------------------------------------------------------
@@ -270,15 +270,15 @@ def _merge(into: Edits, edits: Edits) -> None:
     into.mounts.update(edits.mounts)
 
 
-def _value(text: str, key: str) -> str:
-    """The value of the first ``KEY: VALUE`` line; without a key the whole text."""
-    if not key:
+def _value(text: str, fact: Fact) -> str:
+    """What a fact says of a file's text, "" if nothing."""
+    if fact.pattern:
+        found = re.search(fact.pattern, text)
+        return (found[1] or "").strip() if found else ""
+    if not fact.key:
         return text.strip()
-    for line in text.splitlines():
-        name, colon, value = line.partition(":")
-        if colon and name.strip() == key:
-            return value.strip()
-    return ""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for name, _, value in pairs if name.strip() == fact.key), "")
 
 
 def expand(text: str, variables: Variables, *, quote: Any = str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -24,9 +25,10 @@ class Nodes:
 
     Attributes:
         path: a glob of paths, with variables; "" if they are found by udev.
-        subsystem: udev subsystem of nodes that belong to the device: below it in sysfs, or of the same PCI device.
+        subsystem: udev subsystem of nodes that belong to the device: below it in sysfs, or of the same PCI device,
+            or what ``match`` says.
         name: glob of their kernel names.
-        match: as of :class:`Each`; globs may hold variables.
+        match: as of :class:`Each`; the globs may hold variables.
         mount: they are links to nodes: shown by a bind mount, for a node can't be a link.
         required: a device without one is no device.
 
@@ -42,11 +44,19 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Fact:
-    """A variable that is read from a file: the value of a line ``KEY: VALUE``, or without a key all of it."""
+    """A variable that is read from a file; of several facts for one variable the first that is known counts.
+
+    Attributes:
+        key: the value is that of the first line ``KEY: VALUE``.
+        pattern: the value is what the only group of this regular expression matches first. With neither, the value
+            is the whole file, less surrounding space.
+
+    """
 
     variable: str
     file: str
     key: str = ""
+    pattern: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,9 +199,9 @@ def read_recipe(data: bytes, path: str) -> Recipe:
     if problems:
         raise CdiError(problems)
     value = document.value
-    complaint = kind_complaint(value["kind"])
-    if complaint:
-        raise CdiError(Problem(document.where(("kind",)), complaint))
+    problems = [*_rule_problems(document)]
+    if problems:
+        raise CdiError(problems)
     name = os.path.basename(path).rpartition(".")[0]
     return Recipe(
         name=name,
@@ -216,6 +226,27 @@ def _schema_problems(document: Document) -> Iterator[Problem]:
     ):
         at: FieldPath = tuple(error.absolute_path)
         yield Problem(document.where(at), _shown(error.message), "docs/generate.md describes recipes")
+
+
+def _rule_problems(document: Document) -> Iterator[Problem]:
+    """What a schema can't say."""
+    value = document.value
+    complaint = kind_complaint(value["kind"])
+    if complaint:
+        yield Problem(document.where(("kind",)), complaint)
+    places: list[tuple[FieldPath, Mapping[str, str]]] = [
+        (("facts", i), fact) for i, fact in enumerate(value.get("facts", []))
+    ]
+    for number, rule in enumerate(value["devices"]):
+        places += [(("devices", number, "facts", i), fact) for i, fact in enumerate(rule.get("facts", []))]
+    for at, fact in places:
+        try:
+            groups = re.compile(fact.get("pattern", "()")).groups
+        except re.error as error:
+            yield Problem(document.where((*at, "pattern")), f"no regular expression: {error}")
+        else:
+            if groups != 1:
+                yield Problem(document.where((*at, "pattern")), f"has {groups} groups", "one group is the value")
 
 
 def _shown(message: str, most: int = 200) -> str:
@@ -250,7 +281,9 @@ def _common(value: Mapping[str, Any]) -> Common:
 
 
 def _facts(values: Sequence[Mapping[str, str]]) -> tuple[Fact, ...]:
-    return tuple(Fact(value["variable"], value["file"], value.get("key", "")) for value in values)
+    return tuple(
+        Fact(value["variable"], value["file"], value.get("key", ""), value.get("pattern", "")) for value in values
+    )
 
 
 def _nodes(values: Sequence[Mapping[str, Any]]) -> tuple[Nodes, ...]:

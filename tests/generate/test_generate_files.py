@@ -1,0 +1,207 @@
+"""Generated specs as files, recipes of a site, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cdi_hpc.errors import CdiError
+from cdi_hpc.generate.recipe import load_recipes, read_recipe
+
+RECIPE = """\
+kind: lab.example/thing
+summary: things of the lab
+devices:
+  - each: {path: "%s/thing*"}
+    names: ["{1}"]
+    nodes: [{path: "{path}", required: true}]
+"""
+
+
+@pytest.fixture
+def things(tmp_path) -> Path:
+    """A directory in which ``thingN`` is a device."""
+    directory = tmp_path / "things"
+    directory.mkdir()
+    (directory / "thing0").symlink_to("/dev/null")
+    return directory
+
+
+@pytest.fixture
+def generate(lab, tmp_path, things) -> Callable[..., subprocess.CompletedProcess]:
+    recipes = tmp_path / "recipes.d"
+    recipes.mkdir()
+    (recipes / "thing.yaml").write_text(RECIPE % things)
+    return lambda *arguments: lab.run(["cdi-hpc", "generate", "--recipe-dir", recipes, *arguments])
+
+
+def outcomes(done: subprocess.CompletedProcess) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return [item["outcome"] for item in json.loads(done.stdout)]
+
+
+def test_a_file_is_written_once_for_everybody_to_read_and_left_alone_until_something_changes(
+    generate, things, tmp_path
+) -> None:
+    specs, arguments = tmp_path / "specs", ("thing", "--format", "json", "--output", tmp_path / "specs")
+    old_umask = os.umask(0o077)
+    try:
+        assert outcomes(generate(*arguments)) == ["written"]
+    finally:
+        os.umask(old_umask)
+    spec = specs / "lab.example-thing.yaml"
+    before = spec.stat()
+    assert stat.S_IMODE(before.st_mode) == 0o644
+    assert outcomes(generate(*arguments)) == ["unchanged"]
+    assert spec.stat().st_ino == before.st_ino
+    (things / "thing1").symlink_to("/dev/zero")
+    assert outcomes(generate(*arguments)) == ["written"]
+    assert [device["name"] for device in yaml.safe_load(spec.read_text())["devices"]] == ["0", "1", "all"]
+    assert os.listdir(specs) == [spec.name]
+
+
+def test_the_file_of_a_device_that_has_gone_goes(generate, things, tmp_path) -> None:
+    arguments = ("thing", "--format", "json", "--output", tmp_path / "specs")
+    generate(*arguments)
+    (things / "thing0").unlink()
+    done = generate(*arguments)
+    assert (done.returncode, json.loads(done.stdout)[0]["outcome"]) == (1, "removed")
+    assert os.listdir(tmp_path / "specs") == []
+    assert "no device of the kind lab.example/thing found" in done.stderr
+
+
+def test_somebody_elses_file_is_not_written_over_unless_by_force(generate, tmp_path) -> None:
+    spec = tmp_path / "specs" / "lab.example-thing.yaml"
+    spec.parent.mkdir()
+    spec.write_text("cdiVersion: 0.5.0\n")
+    done = generate("thing", "--output", spec.parent)
+    assert (done.returncode, spec.read_text()) == (1, "cdiVersion: 0.5.0\n")
+    assert done.stderr == f"cdi-hpc: error: {spec}: was not made by 'cdi-hpc generate' (--force writes over it)\n"
+    assert generate("thing", "--force", "--output", spec.parent).returncode == 0
+    assert "lab.example/thing" in spec.read_text()
+
+
+def test_a_directory_that_can_not_be_written_to_is_named(generate, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    done = generate("thing", "--output", tmp_path / "file")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"cdi-hpc: error: {tmp_path}/file")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_list_shows_what_each_recipe_finds(generate) -> None:
+    rows = json.loads(generate("--list", "--format", "json").stdout)
+    assert {row["recipe"]: row["devices"] for row in rows}["thing"] == ["0", "all"]
+    assert {
+        "nvidia",
+        "amd",
+        "intel-gpu",
+        "gaudi",
+        "infiniband",
+        "slingshot",
+        "xpmem",
+        "knem",
+        "gdrcopy",
+        "fuse",
+        "kvm",
+    } <= {row["recipe"] for row in rows}
+
+
+def test_a_recipe_that_is_not_there_is_named_with_the_nearest(generate) -> None:
+    done = generate("thign", "nvidi")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "cdi-hpc: error: recipe 'thign': there is none of this name (did you mean 'thing'?)\n"
+        "cdi-hpc: error: recipe 'nvidi': there is none of this name (did you mean 'nvidia'?)\n"
+    )
+
+
+def test_watching_without_a_directory_is_refused(generate) -> None:
+    done = generate("--watch")
+    assert (done.returncode, "--watch needs --output DIR." in done.stderr) == (2, True)
+
+
+def test_a_site_replaces_a_recipe_by_its_name(tmp_path) -> None:
+    (tmp_path / "fuse.yaml").write_text(RECIPE % "/nowhere")
+    assert load_recipes(str(tmp_path))["fuse"].kind == "lab.example/thing"
+
+
+def test_the_packages_own_recipes_are_read_without_a_site() -> None:
+    assert len(load_recipes("/nowhere/at/all")) == 12
+
+
+GOOD = RECIPE % "/nowhere"
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("kind: a/b\nsummary: x\n", "r.yaml:1:1: 'devices' is a required property"),
+        (GOOD + "colour: red\n", "r.yaml:1:1: Additional properties are not allowed ('colour' was unexpected)"),
+        (GOOD.replace("lab.example/thing", "thing"), "r.yaml:1:1: kind: 'thing' is not a kind"),
+        (GOOD.replace('"/nowhere/thing*"', "things"), "r.yaml:4:12: devices[0].each.path: "),
+        (GOOD + "facts: [{variable: a, file: /b, pattern: '('}]\n", "facts[0].pattern: no regular expression"),
+        (GOOD + "facts: [{variable: a, file: /b, pattern: 'x'}]\n", "facts[0].pattern: has 0 groups"),
+        ("a: [", "r.yaml:2:1: not valid YAML"),
+        ("[]", "r.yaml:1:1: "),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_its_place(text, said) -> None:
+    with pytest.raises(CdiError) as caught:
+        read_recipe(text.encode(), "/site/r.yaml")
+    assert said in str(caught.value)
+
+
+def test_two_devices_of_one_name_are_refused(generate, things, tmp_path) -> None:
+    (things / "thing1").symlink_to("/dev/zero")
+    recipe = tmp_path / "recipes.d" / "thing.yaml"
+    recipe.write_text(recipe.read_text().replace('"{1}"', "same"))
+    done = generate("thing")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"cdi-hpc: error: {recipe}: two devices have the name 'same' (add a variable to 'names')\n"
+
+
+def test_hostile_names_stay_in_their_fields(generate, things, tmp_path) -> None:
+    """A value that a variable stands for is no pattern and no YAML."""
+    (things / "thing0").unlink()
+    (things / "thing[0]: *x\n- {").symlink_to("/dev/null")
+    done = generate("thing")
+    assert done.returncode == 1
+    assert "invalid device name" in done.stderr
+    recipe = tmp_path / "recipes.d" / "thing.yaml"
+    recipe.write_text(recipe.read_text().replace('"{1}"', "fine"))
+    spec = yaml.safe_load(generate("thing").stdout)
+    assert spec["devices"][0]["containerEdits"]["deviceNodes"] == [{"path": f"{things}/thing[0]: *x\n- {{"}]
+
+
+@pytest.mark.root
+def test_watching_writes_again_when_the_kernel_has_news(lab, tmp_path, things) -> None:
+    recipes, specs = tmp_path / "recipes.d", tmp_path / "specs"
+    recipes.mkdir()
+    (recipes / "thing.yaml").write_text(RECIPE % things)
+    spec = specs / "lab.example-thing.yaml"
+    command = ["cdi-hpc", "generate", "thing", "--watch", "--output", specs, "--recipe-dir", recipes]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as watcher:
+        try:
+            wait_until(spec.exists)
+            (things / "thing1").symlink_to("/dev/zero")
+            Path("/sys/devices/virtual/mem/null/uevent").write_text("change")
+            wait_until(lambda: "thing1" in spec.read_text())
+        finally:
+            watcher.terminate()
+        assert watcher.wait(timeout=10) == 0
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -89,19 +89,19 @@ int64_t plan_time(const char *field);
  * first thing that differs. Call it before plan_enter: in a user namespace other owners can't be told apart. */
 bool plan_fresh(struct plan *plan, struct plan_complaint *complaint);
 
-/* Start what serves the plan's SquashFS file, a process of its own: squashfuse from the PATH, idle until plan_apply has
- * mounted. It ends with the last process of the mount namespace, or with ours if plan_apply is never reached. False:
- * squashfuse or /dev/fuse is missing, or the file is another one than plan_fresh saw; nothing has been changed, and the
- * launch may be made another way. Does nothing for a plan without `squashfs`. Between plan_fresh and plan_enter. */
+/* Start what serves the plan's SquashFS file, a process of its own: squashfuse from the PATH, idle until plan_apply
+ * has mounted. It ends with the last process of the mount namespace, or with ours if plan_apply is never reached.
+ * False: squashfuse or /dev/fuse is missing, or the file is another one than plan_fresh saw; nothing has been changed,
+ * and the launch may be made another way. Does nothing for a plan without `squashfs`. Between plan_fresh and
+ * plan_enter. */
 bool plan_serve(struct plan *plan, struct plan_complaint *complaint);
 
 /* New user and mount namespaces in which uid and gid are what they were (Python: runner.enter_namespaces). */
 bool plan_enter(struct plan_complaint *complaint);
 
 enum plan_applied {
-    PLAN_APPLIED,         /* the root directory is the container's, or the container is at the plan's `place` of the
-                             host's; the working directory is /: what was it before may be covered, go there by path */
-    PLAN_OVERLAY_REFUSED, /* the kernel refuses an overlay here; the root directory is the host's, as after plan_enter */
+    PLAN_APPLIED,         /* the root directory is the container's, or the tree is at the plan's `place` */
+    PLAN_OVERLAY_REFUSED, /* the kernel refuses an overlay here; all mounts are the host's, as after plan_enter */
     PLAN_IMAGE_REFUSED,   /* the SquashFS file can't be mounted; the same */
     PLAN_FAILED,          /* a step failed, anything may be half done: exit */
 };
@@ -111,12 +111,15 @@ struct plan_options {
     void (*tell)(const char *line); /* called before each step, or NULL */
 };
 
-/* Make the container's tree, and go there or put it at the plan's `place`. Only after plan_fresh and plan_enter, in a process with one thread. */
+/* Make the container's tree, and go there or put it at the plan's `place`. Afterwards the working directory is /: the
+ * one before may be covered now, and has to be entered again by its path. Only after plan_fresh, plan_serve and
+ * plan_enter, in a process with one thread. */
 enum plan_applied plan_apply(struct plan *plan, const struct plan_options *options,
                              struct plan_complaint *complaint);
 
-/* No capability, now or after any exec (capabilities(7)). With `no_new_privs` (prctl(2)) no program's file gives any
- * either; a launcher that is executed in our namespace decides on that for itself. */
+/* No capability, now or after any exec (capabilities(7)); only after plan_enter, which is what gave them. With
+ * `no_new_privs` (prctl(2)) no program's file gives any either; a launcher that is executed in our namespace decides
+ * on that for itself. */
 bool plan_drop_privileges(bool no_new_privs, struct plan_complaint *complaint);
 
 /* A launcher's command line, NULL at the end, for plan->program: `name` is its word 0, then come the plan's words,

@@ -1,17 +1,18 @@
 /* The steps of a plan, in a mount namespace of our own.
  *
  * Order of things. The first step makes the container's root on a directory of the host ("the yard": /tmp, in our
- * namespace only). That would hide what the host has there, and sources may lie in it; so the new root is exchanged
- * with the host's at once (pivot_root(2)), which uncovers the yard, and we go on with the host's as our root directory
- * and the container's behind a descriptor. Every host path is then what it always was, /proc/self/fd included, one
- * descriptor is open at a time whatever the number of binds, and a refused overlay can be undone by exchanging the
- * roots again. Considered and rejected: opening all sources beforehand (as many descriptors as binds, against the
- * usual limit of 1024), and a second tmpfs as a workspace (what the Python runner does: two mounts and an exchange more).
+ * namespace only). That would hide what the host has there, and sources may lie in it; so the new mount is moved at
+ * once on top of the host's root directory. What is mounted there hides nothing from us: a path is looked up from the
+ * root directory that a process has, and ours is still the one below. So every host path is what it always was,
+ * /proc/self/fd included, we have the container's root by a descriptor, and one more descriptor is open at a time
+ * whatever the number of binds. At the end the container's root becomes ours (pivot_root(2)), or it is moved from the
+ * top to its place among the host's directories; if an overlay was refused, it is let go of.
  *
- * A tree that is to lie at a place of the host's takes the same way back: the roots are exchanged once more, which
- * leaves it on top of the host's root, and from there it is moved. Considered and rejected: making it where it belongs at
- * once, which hides the image from the steps that bring its entries back; and a detached mount (open_tree(2)), which old
- * kernels don't have.
+ * Considered and rejected: opening all sources beforehand (as many descriptors as binds, against the usual limit of
+ * 1024); a second tmpfs as a workspace (what the Python runner does: two mounts and an exchange more); to exchange the
+ * roots at once, and for a place once more (two more walks of the kernel through all processes, and never possible on a
+ * node that lives in its initramfs); to build the tree where it belongs (it would hide the image from the steps that
+ * bring its entries back); a detached mount (open_tree(2)), which can't be mounted upon before Linux 6.15.
  *
  * Container paths hold no link and no "..": the plan's maker resolved them. open_beneath sees to it that this is
  * still so. An image that was changed meanwhile stops the launch, and never leads out of the root.
@@ -39,8 +40,7 @@ struct work {
     const char *yard;
     int host, root, stage; /* directories; root is -1 until the first step is done */
     bool yard_is_covered;  /* by the file system of a writable root */
-    bool exchanged;        /* the namespace's root is the container's */
-    bool uncovered;        /* the yard is the host's again */
+    bool on_top;           /* the container's root lies on the host's, and the yard is the host's again */
     const char *image;     /* where the SquashFS file is mounted, or NULL */
 };
 
@@ -260,55 +260,38 @@ static int mount_squashfs(struct work *work, const char *file, const char *place
 
 /* Roots ----------------------------------------------------------------------------------------------------------- */
 
-/* The directory of this descriptor becomes the namespace's root, the old root lies on top of it (pivot_root(2)). */
-static int exchange_roots(int new_root)
+static int let_go_of_yard(const struct work *work)
 {
-    return fchdir(new_root) < 0 ? -1 : exchange_root(".", ".");
-}
-
-static int change_root(int directory)
-{
-    return fchdir(directory) < 0 ? -1 : chroot(".");
-}
-
-/* After the first step: from the yard to the top, and back to the host's root to work from. */
-static int uncover_yard(struct work *work)
-{
-    if (exchange_roots(work->root) < 0)
-        return -1;
-    work->exchanged = true;
-    work->uncovered = true;
-    if (change_root(work->host) < 0)
-        return -1;
-    if (!work->yard_is_covered)
-        return 0;
     char yard[32];
     snprintf(yard, sizeof yard, "/%s", work->yard);
     return umount2(yard, MNT_DETACH | UMOUNT_NOFOLLOW);
 }
 
-/* The container's root is the root directory, and the host's is let go of. */
-static int go_to_root(const struct work *work)
+/* After the first step: from the yard to the top. */
+static int uncover_yard(struct work *work)
 {
-    if (change_root(work->root) < 0)
+    if (move_beneath(&work->calls, work->root, work->host, ".") < 0)
         return -1;
-    /* "." leads to what is mounted on top: the host's root. */
-    return umount2(".", MNT_DETACH) < 0 ? -1 : chdir("/");
+    work->on_top = true;
+    return work->yard_is_covered ? let_go_of_yard(work) : 0;
 }
 
-/* The host's root is the namespace's again, and ours; the container's lies on top of it. */
-static int exchange_back(struct work *work)
+/* The container's root becomes the root directory, and the host's is let go of. */
+static int go_to_root(const struct work *work)
 {
-    if (change_root(work->root) < 0 || exchange_roots(work->host) < 0)
+    if (fchdir(work->root) < 0)
         return -1;
-    work->exchanged = false;
-    return 0;
+    if (exchange_root(".", ".") == 0) /* now the host's lies on top, and "." leads to what does */
+        return umount2(".", MNT_DETACH) < 0 ? -1 : chdir("/");
+    /* The kernel's own rootfs, of a diskless node that never left its initramfs, can't be exchanged. It stays below,
+     * out of reach; chroot(2) to what is on top of everything does not count as a chroot for user_namespaces(7). */
+    return errno != EINVAL || chroot(".") < 0 ? -1 : chdir("/");
 }
 
 /* The container's root moves to a directory of the host. */
 static int put_at_place(struct work *work, const char *place)
 {
-    return exchange_back(work) < 0 ? -1 : move_beneath(&work->calls, work->root, work->host, place + 1);
+    return move_beneath(&work->calls, work->root, work->host, place + 1);
 }
 
 /* A mount of the tree moves to a path of the host. */
@@ -319,17 +302,12 @@ static int move_out(struct work *work, const char *mounted, const char *to)
 }
 
 /* Everything undone: the container's root is let go of, and the image. */
-static int go_back_to_host(struct work *work)
+static int go_back_to_host(const struct work *work)
 {
-    if (work->exchanged) {
-        if (exchange_back(work) < 0 || umount2(".", MNT_DETACH) < 0)
-            return -1;
-    } else if (work->yard_is_covered) {
-        char yard[32];
-        snprintf(yard, sizeof yard, "/%s", work->yard);
-        if (umount2(yard, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
-            return -1;
-    }
+    if (work->on_top && (fchdir(work->root) < 0 || umount2(".", MNT_DETACH) < 0))
+        return -1;
+    if (!work->on_top && work->yard_is_covered && let_go_of_yard(work) < 0)
+        return -1;
     if (work->image != NULL && umount2(work->image, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
         return -1;
     return chdir("/");
@@ -490,8 +468,8 @@ static enum plan_applied do_steps(struct work *work, const struct plan_options *
         tell_step(options, &record);
         if (do_step(work, &record, &refused) < 0)
             return explain(work, &record, refused, complaint);
-        if (work->root >= 0 && !work->uncovered && uncover_yard(work) < 0) {
-            plan_complain(complaint, "/: can't become the root directory: %s", strerror(errno));
+        if (work->root >= 0 && !work->on_top && uncover_yard(work) < 0) {
+            plan_complain(complaint, "/: the tree can't be moved there: %s", strerror(errno));
             return PLAN_FAILED;
         }
     }

@@ -1,14 +1,14 @@
 /* The server of a plan's SquashFS file: squashfuse, as a process outside of the container's namespaces.
  *
  * It is forked before there are namespaces, and waits. plan_apply opens /dev/fuse, mounts, and sends the descriptor;
- * then the server executes squashfuse on it: libfuse 3 takes /dev/fd/N for a mount that is made already. Since nothing of
- * the server is in the mount namespace, the mount goes when the last process of the command goes, however it ends, and
- * the server sees that and goes as well. It is not a child of the command, has none of its descriptors and is not of
- * its session: neither wait(2), nor a pipe's end, nor the terminal shows that it is there.
+ * then the server executes squashfuse on it: libfuse 3 takes /dev/fd/N for a mount that is made already. Since nothing
+ * of the server is in the mount namespace, the mount goes when the last process of the command goes, however it ends,
+ * and the server sees that and goes as well. It is not a child of the command, has none of its descriptors and is not
+ * of its session: neither wait(2), nor a pipe's end, nor the terminal shows that it is there.
  *
  * Considered and rejected: squashfuse mounting by itself in our namespace (it would keep the namespace, and so the
- * mount, and so itself alive, or have to be ended by somebody who may be killed himself); one server for all launches of
- * an image (a mount in one user namespace can't be brought into another).
+ * mount, and so itself alive, or have to be ended by somebody who may be killed himself); one server for all launches
+ * of an image (a mount in one user namespace can't be brought into another).
  */
 #include "plan_serve.h"
 
@@ -161,8 +161,8 @@ static void make_envelope(struct envelope *envelope)
     };
 }
 
-/* Wait for the descriptor of the mount, and have it at DEVICE, as the next free one. False if the launch came to nothing:
- * the other end is closed then. */
+/* Wait for the descriptor of the mount, and have it at DEVICE, as the next free one. False if the launch came to
+ * nothing: the other end is closed then. */
 static bool receive_device(void)
 {
     struct envelope envelope;

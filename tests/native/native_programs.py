@@ -29,6 +29,7 @@ class Programs:
     run: Path
     plain_run: Path
     dump: Path
+    launch: Path
     units: Path
     system_cache: Path
 
@@ -49,6 +50,7 @@ def build(into: Path) -> Programs:
         run=program("cdi-hpc-run", sources, SANITIZERS),
         plain_run=program("cdi-hpc-run-plain", sources, ()),
         dump=program("plan-dump", [HERE / "plan_dump.c", *library], SANITIZERS),
+        launch=program("plan-launch", [HERE / "plan_launch.c", *library], SANITIZERS),
         units=program("units", [HERE / "units.c", *library], SANITIZERS),
         system_cache=system_cache,
     )

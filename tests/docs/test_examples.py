@@ -1,4 +1,4 @@
-"""Every example that a reader can copy from the README and docs/hpc.md does what the page shows."""
+"""Every example that a reader can copy from the README and the pages of docs/ does what the page shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from page_examples import SHELLS, Block, blocks, matches, play
 
 PROJECT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/hpc.md")
+PAGES = ("README.md", *sorted(f"docs/{page.name}" for page in (PROJECT / "docs").glob("*.md")))
 EXAMPLES = [block for page in PAGES for block in blocks(PROJECT / page, page) if block.language in SHELLS]
 
 #: Images in the reader's directory -> images of the lab.

@@ -20,6 +20,8 @@ from cdi_hpc.cli.commands import cdi_hpc as program
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("tests/**/*.md")])
 HPC = (PROJECT / "docs/hpc.md").read_text("utf-8")
+#: All pages for readers, as one text.
+DOCS = "\n".join(page.read_text("utf-8") for page in sorted((PROJECT / "docs").glob("*.md")))
 README = (PROJECT / "README.md").read_text("utf-8")
 
 
@@ -81,14 +83,14 @@ def test_a_link_within_a_page_leads_to_a_heading():
 
 @pytest.mark.parametrize("command", [name for name, _ in commands()])
 def test_every_option_is_explained(command: str):
-    undocumented = [option for option in long_options(hidden=False)[command] if f"`{option}" not in HPC]
+    undocumented = [option for option in long_options(hidden=False)[command] if f"`{option}" not in DOCS]
     assert undocumented == []
 
 
 def test_no_option_is_made_up():
     real = {"--help", "--version"}.union(*long_options(hidden=True).values())
     names = "|".join(sorted({name.partition(" ")[0] for name, _ in commands()}))
-    used = re.findall(rf"cdi-hpc(?: (?:{names})\b|-run )[^\n`|]*", HPC + README)
+    used = re.findall(rf"cdi-hpc(?: (?:{names})\b|-run )[^\n`|]*", DOCS + README)
     words = {
         word.partition("=")[0] for line in used for word in line.partition(" -- ")[0].split() if word.startswith("--")
     }

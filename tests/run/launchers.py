@@ -183,13 +183,6 @@ def our_words(request: Request) -> list[str]:
     return [*directories, *(word for device in request.devices for word in ("--device", device))]
 
 
-def through_launchers(shims: Path) -> list[Through]:
-    """Every way to launch through the launchers that this machine has, by shim and by ``cdi-hpc exec``."""
-    installed = [kind for kind in (ChRun, Apptainer) if shutil.which(kind.launcher)]
-    by_shim = [kind("shim", [str(shims / kind.launcher)]) for kind in installed]
-    return [*by_shim, *(kind("exec", [program(), "exec", kind.launcher]) for kind in installed)]
-
-
 def program() -> str:
     """Where cdi-hpc is: a test may run it with another PATH, or none."""
     found = shutil.which("cdi-hpc")

@@ -100,13 +100,37 @@ class _Composer:
         staged = self.assembly.tree.staged_in(0)
         self.whole_host = image.source == "/"
         self._look_below(0)
+        if self.composition.writes_through:
+            self._written_through(image.source or "", staged)
+            return
         flags: tuple[str, ...] = ()
         # The host's own directories stay as they are for this user; an image is never written to.
-        if not self.whole_host and not self.composition.writes_through:
+        if not self.whole_host:
             flags = tuple(sorted({*self._image_flags(image.source or "/"), "nodev", "nosuid", "ro"}))
         self._directory("/", image.source or "", staged, flags, writable=self.composition.writable)
         self._finish()
         self.whole_host = False
+
+    def _written_through(self, lower: str, staged: dict[str, Staged]) -> None:
+        """The image as it is. Only where a name is missing is a directory covered; a file is bound over the image's."""
+        self.steps.append(BindHost(lower, ROOT))
+        replaced = {
+            path: what for path, what in staged.items() if isinstance(what, StagedFile) and self._has_file(path)
+        }
+        missing = {path: what for path, what in staged.items() if path not in replaced}
+        while missing:
+            top = min(map(posixpath.dirname, missing), key=lambda path: path.rstrip("/").count("/"))
+            below = {path: what for path, what in missing.items() if path.startswith(top.rstrip("/") + "/")}
+            missing = {path: what for path, what in missing.items() if path not in below}
+            self._underlay(top, posixpath.join(lower, top[1:]), below, ())
+        for path, what in replaced.items():
+            source = self._new("stage")
+            self.steps += [_making(source, what), BindStaged(source, _in_root(path), ("nodev", "ro"))]
+        self._finish()
+
+    def _has_file(self, path: str) -> bool:
+        status = self.lower_files.lstat(path)
+        return status is not None and status.kind == "file"
 
     def _image_flags(self, source: str) -> tuple[str, ...]:
         """Flags of the image's mount; an image that is a file has none yet, and will be mounted for this launch."""

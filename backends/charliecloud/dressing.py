@@ -86,6 +86,8 @@ def dress(
     moves = _moved(assembly, fitting)
     steps = _composed(assembly, fitting)
     image = located.place if located.place != located.path else ""
+    if image:  # --mount is for a file, which ours is none any more
+        fitting.changes.update((n, ()) for n in fitting.wishes.numbers("--mount"))
     return Dressing(
         words=tuple(words.rewritten(invocation, fitting.changes, tuple(fitting.first), image)),
         variables=variables,
@@ -172,8 +174,10 @@ def _before(fitting: _Fitting) -> Iterator[Action]:
         files=located.files,
     )
     for action in base:
-        is_tmp = isinstance(action, Bind) and action.target == "/tmp"  # noqa: S108
-        yield from _tmp(fitting) if is_tmp else (action,)
+        if isinstance(action, Bind) and action.target == "/tmp":  # noqa: S108
+            yield from _tmp(fitting)
+        elif not (isinstance(action, Bind) and action.target in _BOUND_IF_THERE and fitting.wishes.writes_through):
+            yield action  # a mount point that is not needed would keep the user from writing beside it
 
 
 def _tmp(fitting: _Fitting) -> Iterator[Action]:
@@ -324,7 +328,7 @@ def _write_to_ours(fitting: _Fitting) -> None:
 
 
 def _written_through(assembly: Assembly, fitting: _Fitting) -> tuple[Step, ...]:
-    """By underlay: what is in a layer can't be written to."""
+    """With the image's own directories: what is in a layer can't be written to."""
     steps = compose(assembly, Composition("underlay", mount_points(), writes_through=True))
     covered = [
         step.path[len(ROOT) :] or "/" for step in steps if isinstance(step, MountNew) and step.source == UNDERLAY

@@ -1,0 +1,186 @@
+"""/dev: what a plan wants there, in a container that has the host's, or a small one that the launcher makes.
+
+The launcher binds a node only to its own name, and elsewhere with ``nodev``, so that nobody can open it. What the
+host's /dev does not show already is therefore put into the host's /dev itself, in a mount namespace of our own, before
+the launcher takes it from there.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Union
+
+from cdi_hpc.backends.singularity.own_mounts import OwnMounts
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.host import Host
+from cdi_hpc.model import Origin
+from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, Unsupported, WriteFile
+from cdi_hpc.steps import ROOT, BindHost, MakeDirectory, MakeFile, MakeLink, MountNew, Step
+
+DEV = "/dev"
+
+#: Namespaces of our own: impossible, only where nothing else does, or for any difference.
+Namespaces = Literal["no", "needed", "yes"]
+
+_ORIGIN = Origin("host", "", DEV)
+
+DevAction = Union[Bind, MountFilesystem, Symlink, WriteFile]
+
+
+def place_of(action: Action) -> str:
+    """Container path that an action is about, "" if none."""
+    if isinstance(action, (Bind, MountFilesystem)):
+        return action.target
+    return action.path if isinstance(action, (Symlink, WriteFile)) else ""
+
+
+def is_in_dev(action: Action) -> bool:
+    """Whether an action is about something in /dev."""
+    return place_of(action).startswith(f"{DEV}/")
+
+
+def put_on_host(
+    actions: Iterable[DevAction], host: Host, own: OwnMounts, namespaces: Namespaces
+) -> Iterator[Unsupported]:
+    """Make the host's /dev, as the launcher will see it, show what the plan wants.
+
+    Yields:
+        What can't be shown.
+
+    """
+    wanted = list(actions)
+    absent = [action for action in wanted if not _has_place(action, host)]
+    if absent and namespaces != "no":
+        _replace_dev(wanted, host, own)
+        return
+    for action in wanted:
+        needed = not _is_as_wanted(action, host)
+        if namespaces == "yes" or (needed and namespaces == "needed"):
+            _cover(action, own)
+        elif needed:
+            reason = (
+                "the host's /dev shows it otherwise, and changing that takes a user namespace, which is refused here "
+                "or does not go with --fakeroot"
+            )
+            yield Unsupported(_edit(action), reason, action.origin, fatal=True)
+
+
+def _edit(action: DevAction) -> str:
+    return f"{'deviceNodes' if isinstance(action, Bind) and action.kind == 'device' else 'edit of'} {place_of(action)}"
+
+
+def _has_place(action: DevAction, host: Host) -> bool:
+    """Whether the host's /dev has something that the action can be done over, or does not need to be done."""
+    path = place_of(action)
+    if isinstance(action, Symlink):
+        return host.link(path) == action.points_to
+    if isinstance(action, WriteFile):
+        return False
+    node = host.node(path)
+    if node is None or node.real_path != path:
+        return False
+    wants_directory = isinstance(action, MountFilesystem) or action.kind == "directory"
+    return (node.kind == "directory") == wants_directory
+
+
+def _is_as_wanted(action: DevAction, host: Host) -> bool:
+    if isinstance(action, Bind):
+        unmet = {*action.flags} - {*action.kept}
+        return _has_place(action, host) and action.source == action.target and not unmet
+    return isinstance(action, Symlink) and _has_place(action, host)
+
+
+def _cover(action: DevAction, own: OwnMounts) -> None:
+    if isinstance(action, Bind):
+        own.moves.append((own.bind(action), action.target))
+    elif isinstance(action, MountFilesystem):
+        own.moves.append((own.mount(action), action.target))
+
+
+# A /dev of our own ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Directory:
+    """A directory of our own /dev that the host's is brought back into, around what the plan has in it."""
+
+    wanted: dict[str, DevAction] = field(default_factory=dict)
+    directories: dict[str, _Directory] = field(default_factory=dict)
+
+    def add(self, action: DevAction, path: str) -> None:
+        """Take an action for a path below this directory."""
+        first, _, rest = path.partition("/")
+        if rest:
+            self.directories.setdefault(first, _Directory()).add(action, rest)
+        else:
+            self.wanted[first] = action
+
+
+def _replace_dev(wanted: Iterable[DevAction], host: Host, own: OwnMounts) -> None:
+    """The whole of the host's /dev, entry by entry, with the plan's among them."""
+    top = _Directory()
+    for action in wanted:
+        top.add(action, place_of(action)[len(DEV) + 1 :])
+    # Programs that ask for a pseudo-terminal find an instance of our own: the host's is reached by its /dev/ptmx only
+    # where that lies beside it on one mount.
+    top.add(MountFilesystem("devpts", "devpts", f"{DEV}/pts", _ORIGIN, ("noexec", "nosuid"), _PTS), "pts")
+    top.add(Symlink(f"{DEV}/ptmx", "pts/ptmx", _ORIGIN), "ptmx")
+    name = own.name()
+    # mode=755: in a sticky world-writable directory the kernel refuses "> /dev/null" on another owner's node.
+    own.steps.append(MakeDirectory(ROOT + name))
+    own.steps.append(MountNew("tmpfs", "dev", ROOT + name, ("noexec", "nosuid"), ("mode=755",)))
+    own.steps += _filled(top, DEV, ROOT + name, host)
+    own.moves.append((name, DEV))
+
+
+_PTS = ("newinstance", "ptmxmode=0666", "mode=0620")
+
+
+def _filled(directory: _Directory, host_path: str, path: str, host: Host) -> Iterator[Step]:
+    for name in sorted({*_names(host_path, host), *directory.wanted, *directory.directories}):
+        here, there = posixpath.join(path, name), posixpath.join(host_path, name)
+        if name in directory.wanted:
+            if name in directory.directories:
+                raise CdiError(Problem(there, "the spec has something there and below it", "correct the spec"))
+            yield from _made(directory.wanted[name], here)
+        elif name in directory.directories:
+            yield MakeDirectory(here)
+            yield from _filled(directory.directories[name], there, here, host)
+        else:
+            yield from _brought_back(there, here, host)
+
+
+def _names(directory: str, host: Host) -> list[str]:
+    node = host.node(directory)
+    return os.listdir(directory) if node is not None and node.kind == "directory" else []
+
+
+def _made(action: DevAction, path: str) -> Iterator[Step]:
+    if isinstance(action, Symlink):
+        yield MakeLink(path, action.points_to)
+    elif isinstance(action, WriteFile):
+        yield MakeFile(path, action.content, action.mode)
+    elif isinstance(action, MountFilesystem):
+        yield MakeDirectory(path)
+        yield MountNew(action.fstype, action.source, path, action.flags, action.data)
+    else:
+        is_directory = action.kind == "directory"
+        flags = tuple(sorted({*action.flags, *action.kept})) if action.flags else ()
+        yield MakeDirectory(path) if is_directory else MakeFile(path)
+        yield BindHost(action.source, path, is_directory, flags)
+
+
+def _brought_back(host_path: str, path: str, host: Host) -> Iterator[Step]:
+    text = host.link(host_path)
+    if text is not None:
+        yield MakeLink(path, text)
+        return
+    node = host.node(host_path)
+    if node is None:  # it went away this moment
+        return
+    is_directory = node.kind == "directory"
+    yield MakeDirectory(path) if is_directory else MakeFile(path)
+    yield BindHost(node.real_path, path, is_directory)

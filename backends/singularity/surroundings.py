@@ -1,0 +1,103 @@
+"""What the launcher itself mounts in a container: the plan's edits may lie in it, or below it."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import pwd
+from collections.abc import Iterator
+
+from cdi_hpc.backends.singularity.binds import user_targets
+from cdi_hpc.backends.singularity.settings import Settings
+from cdi_hpc.errors import CdiError
+from cdi_hpc.host import Host
+from cdi_hpc.model import Origin
+from cdi_hpc.plan import Action, Bind, MountFilesystem
+from cdi_hpc.translate import BIND_KINDS
+from cdi_hpc.tree import ContainerTree
+
+ORIGIN = Origin("the launcher", "", "its own mounts")
+
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  # names in the container
+
+
+def own_mounts(settings: Settings, host: Host, tree: ContainerTree) -> list[Action]:
+    """The launcher's mounts in its order (its mount_linux.go, authorizedTags), where the image has a place for them.
+
+    Args:
+        settings: of the launch.
+        host: the machine.
+        tree: the image, to look for these places in; it is changed.
+
+    """
+    return [action for action in _all(settings, host) if _takes_place(action, tree)]
+
+
+def is_own(action: object) -> bool:
+    """Whether a mount is the launcher's, not the plan's."""
+    return isinstance(action, (Bind, MountFilesystem)) and action.origin == ORIGIN
+
+
+def _all(settings: Settings, host: Host) -> Iterator[Bind | MountFilesystem]:
+    configuration, without = settings.configuration, settings.without
+    if "bind-paths" not in without:
+        for value in configuration.all("bind path"):
+            source, _, target = value.partition(":")
+            if source not in without:
+                yield from _bind(source, target.partition(":")[0] or source, host)
+    for name in ("proc", "sys"):
+        if name not in without and configuration.says(f"mount {name}") == "yes":
+            yield from _bind(f"/{name}", f"/{name}", host)
+    yield from _home(settings, host)
+    if "tmp" not in without and configuration.says("mount tmp") == "yes":
+        for path in _TEMPORARY:
+            yield from (_tmpfs(path) if settings.is_contained else _bind(path, path, host))
+    for source, target, read_only in user_targets(settings):
+        yield from _bind(source, target, host, read_only=read_only)
+
+
+def _bind(source: str, target: str, host: Host, *, read_only: bool = False) -> Iterator[Bind]:
+    try:
+        node = host.node(source)
+    except OSError:
+        return  # the launcher will say it
+    if node is not None:
+        flags = ("ro",) if read_only else ()
+        yield Bind(node.real_path, posixpath.normpath(target), BIND_KINDS[node.kind], ORIGIN, flags, node.mount_flags)
+
+
+def _tmpfs(target: str) -> Iterator[MountFilesystem]:
+    yield MountFilesystem("tmpfs", "tmpfs", target, ORIGIN)
+
+
+def _home(settings: Settings, host: Host) -> Iterator[Bind | MountFilesystem]:
+    given = settings.values("home")
+    if not given and (settings.is_on("no-home") or "home" in settings.without):
+        return
+    if not given and settings.configuration.says("mount home") != "yes":
+        return
+    source, _, target = (given[-1] if given else _account_home()).partition(":")
+    if not source.startswith("/"):
+        return
+    yield from (_tmpfs(source) if settings.is_contained and not given else _bind(source, target or source, host))
+
+
+def _account_home() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
+
+
+def _takes_place(action: Bind | MountFilesystem, tree: ContainerTree) -> bool:
+    """Whether the launcher will mount it: it skips what has no place, and says so itself."""
+    try:
+        target = tree.resolve(action.target)
+        entry = tree.entry(target)
+    except CdiError:
+        return False
+    wants_directory = isinstance(action, MountFilesystem) or action.kind == "directory"
+    if target == "/" or (entry is not None and (entry.kind == "directory") != wants_directory):
+        return False
+    tree.mount(target, action.source if isinstance(action, Bind) else None)
+    return True

@@ -89,6 +89,7 @@ class _Compiler:
         self.compiled = Compiled()
         self.layers: dict[str, str] = {}
         self.upper_modes: dict[str, int] = {}
+        self.limits: dict[str, str] = {}
 
     def add(self, step: Step) -> None:
         """Take the next step."""
@@ -97,6 +98,8 @@ class _Compiler:
             self._make(step, top, rest)
         elif isinstance(step, BindHost) and top == "layer":
             self.layers[step.path] = step.source
+        elif isinstance(step, MountNew) and top == "write":
+            self.limits[step.path] = next(text[len("size=") :] for text in step.data if text.startswith("size="))
         else:
             self.compiled.records.append(self._mount(step, f"/{rest}"))
 
@@ -130,7 +133,9 @@ class _Compiler:
         if isinstance(step, MountOverlay):
             upper, lower = step.layers
             mode = self.upper_modes.get(f"{step.writable}/upper", 0o755)
-            return wire.Overlay(place, _below_stage(upper), self.layers[lower], bool(step.writable), mode, step.flags)
+            limit = self.limits.get(step.writable, "")
+            layers = _below_stage(upper), self.layers[lower]
+            return wire.Overlay(place, *layers, bool(step.writable), mode, step.flags, limit)
         if isinstance(step, MountNew):
             return wire.Mount(step.fstype, step.source, place, step.flags, ",".join(step.data))
         if isinstance(step, Restrict):

@@ -261,7 +261,10 @@ class BindStaged:
 
 @dataclass(frozen=True)
 class Overlay:
-    """A staged directory laid over one of the host, both read-only; ``mode`` is that of a writable root."""
+    """A staged directory laid over one of the host, both read-only; ``mode`` is that of a writable root.
+
+    ``limit`` is how much can be written to it, in the words of tmpfs(5); "" for half of the memory.
+    """
 
     name: ClassVar[str] = "overlay"
     place: str
@@ -270,6 +273,7 @@ class Overlay:
     writable: bool = False
     mode: int = 0o755
     flags: tuple[str, ...] = ()
+    limit: str = ""
 
 
 @dataclass(frozen=True)
@@ -490,6 +494,9 @@ def _is_link_text(data: bytes) -> bool:
     return 0 < len(data) < _MAX_PATH
 
 
+_LIMIT = re.compile(rb"(?:[0-9]+[kKmMgGtTpPeE%]?)?\Z")
+
+
 def _are_flags(data: bytes) -> bool:
     return not data or _FLAGS.issuperset(data.decode("ascii", "replace").split(","))
 
@@ -515,6 +522,7 @@ _CHECKS: dict[str, Callable[[bytes], bool]] = {
     "recursive": _is_text,
     "writable": _is_text,
     "flags": _are_flags,
+    "limit": lambda data: bool(_LIMIT.match(data)),
     "propagation": lambda data: data.decode("ascii", "replace") in _PROPAGATIONS,
     "assignment": lambda data: b"=" in data[1:] and not data.startswith(b"="),
     "text": _is_text,

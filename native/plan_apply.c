@@ -179,10 +179,17 @@ static int mount_new(struct work *work, const char *const *field)
     return mounted < 0 ? -1 : keep_or_close(work, mounted);
 }
 
-/* A tmpfs over the yard that takes what is written to the root. Returns its root directory. */
-static int mount_writable(struct work *work, mode_t mode)
+/* A tmpfs over the yard that takes what is written to the root, as much as `limit` says if it says anything. Returns
+ * its root directory. */
+static int mount_writable(struct work *work, mode_t mode, const char *limit)
 {
-    int fd = mount_beneath(&work->calls, "tmpfs", "cdi-hpc", MS_NOSUID | MS_NODEV, "mode=755", work->host, work->yard);
+    char data[64];
+    int length = snprintf(data, sizeof data, limit[0] != '\0' ? "mode=755,size=%s" : "mode=755", limit);
+    if (length < 0 || (size_t)length >= sizeof data) {
+        errno = EINVAL;
+        return -1;
+    }
+    int fd = mount_beneath(&work->calls, "tmpfs", "cdi-hpc", MS_NOSUID | MS_NODEV, data, work->host, work->yard);
     if (fd < 0)
         return -1;
     work->yard_is_covered = true;
@@ -200,7 +207,7 @@ static int mount_overlay(struct work *work, const char *const *field, bool *refu
     bool writable = strcmp(field[3], "1") == 0;
     CLOSED int upper = open_beneath(&work->calls, work->stage, field[1], O_PATH | O_DIRECTORY);
     CLOSED int lower = upper < 0 ? -1 : open(field[2], O_PATH | O_DIRECTORY | O_CLOEXEC);
-    CLOSED int written = writable && lower >= 0 ? mount_writable(work, (mode_t)plan_number(field[4])) : -1;
+    CLOSED int written = writable && lower >= 0 ? mount_writable(work, (mode_t)plan_number(field[4]), field[6]) : -1;
     if (lower < 0 || (writable && written < 0))
         return -1;
     char data[256];

@@ -138,6 +138,14 @@ static bool is_assignment(const char *field)
     return field[0] != '\0' && strcspn(field, "=") > 0 && strchr(field, '=') != NULL;
 }
 
+/* What tmpfs(5) takes for a size, or nothing. */
+static bool is_limit(const char *field)
+{
+    size_t digits = strspn(field, "0123456789");
+    size_t unit = field[digits] != '\0' && strchr("kKmMgGtTpPeE%", field[digits]) != NULL;
+    return field[digits + unit] == '\0' && digits >= unit;
+}
+
 static bool is_word(const char *field)
 {
     return field[0] != '\0';
@@ -189,8 +197,8 @@ static const struct shape {
     /* source, place, recursive, flags, propagation */
     [PLAN_BIND] = {"bind", {is_host_path, is_place, is_yes_or_no, is_flags, is_propagation}},
     [PLAN_BINDSTAGED] = {"bindstaged", {is_below, is_place, is_flags}},
-    /* place, upper layer, lower layer, writable, mode of the writable root, flags */
-    [PLAN_OVERLAY] = {"overlay", {is_place, is_below, is_host_path, is_yes_or_no, is_mode, is_flags}},
+    /* place, upper layer, lower layer, writable, mode of the writable root, flags, size of what is written */
+    [PLAN_OVERLAY] = {"overlay", {is_place, is_below, is_host_path, is_yes_or_no, is_mode, is_flags, is_limit}},
     /* type, source, place, flags, data */
     [PLAN_MOUNT] = {"mount", {is_word, is_text, is_place, is_flags, is_text}},
     [PLAN_RESTRICT] = {"restrict", {is_place, is_flags}},

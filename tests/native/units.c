@@ -140,7 +140,7 @@ static const char sample[] =
     "file\0/a.sqfs\0" "1\0" "2\0" "3\0" "4\0" "5\0"
     "default\0B=\0" "program\0/bin/ch-run\0" "arg\0\0" "keep\0" "7\0" "stagearg\0--overlay=\0a/b\0:ro\0"
     "squashfs\0/a.sqfs\0/run/image\0"
-    "overlay\0/\0stage/1\0/images/a\0" "1\0" "493\0nodev,ro\0"
+    "overlay\0/\0stage/1\0/images/a\0" "1\0" "493\0nodev,ro\0" "12%\0"
     "mkdir\0/dev/a\0" "493\0" "mkfile\0/dev/b\0" "420\0" "copy\0content1\0/dev/c\0" "420\0"
     "symlink\0/dev/d\0../x\0" "bind\0/lib/x\0/lib/y\0" "1\0ro,nosuid\0rslave\0"
     "bindstaged\0stage/2\0/proc/p\0\0" "mount\0tmpfs\0dev\0/dev\0nosuid\0mode=755\0" "restrict\0/\0ro\0"

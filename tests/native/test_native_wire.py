@@ -258,7 +258,7 @@ END = fields_of("end")
         (HEAD + fields_of("link", "/a", ""), "field 2 of record 'link' can't be ''"),
         (HEAD + STAGE + fields_of("overlay", "/", "../x", "/", "0", "0", "", ""), "field 2 of record 'overlay'"),
         (HEAD + STAGE + fields_of("overlay", "/", "x", "/", "1", "0", "", "1,uid=0"), "field 7 of record 'overlay'"),
-        (HEAD + STAGE + ROOT + fields_of("overlay", "/x", "a", "/", "1", "0", "", ""), "only the root directory can be"),
+        (HEAD + STAGE + ROOT + fields_of("overlay", "/x", "a", "/", "1", "0", "", ""), "only the root directory can"),
         (HEAD + ROOT + fields_of("default", "A") + END, "field 1 of record 'default' can't be 'A'"),
         (HEAD + fields_of("program", "ch-run") + END, "field 1 of record 'program' can't be 'ch-run'"),
         (HEAD + PROGRAM + PROGRAM + END, "record 'program': a plan has one"),

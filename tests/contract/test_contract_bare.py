@@ -162,8 +162,8 @@ def outcome(words: list[str], path: str) -> tuple[int, str, str]:
 
 def steady(stream: bytes, path: str) -> str:
     text = re.sub(r"\[[0-9]+\]", "[N]", stream.decode(errors="backslashreplace")).replace(path, "PATH")
-    # What the shell that we do not have sets, and temporary names.
-    return re.sub(r"(?m)^_=.*\n|\b[0-9]{5,}\b", "", text)
+    # What a shell sets; sizes and addresses of the process's own memory.
+    return re.sub(r"(?m)^(_=|ch-run\[N\]: (mem|gc|argv): ).*\n|\b[0-9]{5,}\b", "", text)
 
 
 def assert_same(words: list[str], shims: Path) -> None:

@@ -6,16 +6,31 @@ directories, binds and switches, each with a letter that tells them apart, and l
 them may depend on it.
 
 ``--env``, ``--workdir``, ``-v`` and ``-q`` are not in it: they don't change a plan.
+
+That of a launch through a launcher (:class:`LauncherLaunch`) has its backend as the launcher, and after the groups:
+
+- ``p:`` the launcher's real path, ``i:`` the image argument, ``r:`` where that leads as a path (empty: nowhere),
+- ``s:`` each word of the subcommand,
+- for each option in its order ``D``, ``c`` or ``x``, if it is ours (a device, spec directories, a switch), or else how
+  many words it takes and its first name with ``k:`` (it is passed on whatever its value is) or ``o:``,
+  and after ``x`` and ``o:`` a field ``=:`` with its value if it has one,
+- ``d:`` each device, ``c:`` each spec directory of an option, or ``C:`` the variable that lists them,
+- ``v:`` each variable that may change a plan, ``NAME=VALUE``, sorted,
+- the working directory if any of them may depend on it.
+
+Words that are passed on are taken from each launch's own command line, by their place in it. So their places are in the
+key, and their text is not. The image argument is, besides what it leads to: a launcher may know it as a name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cdi_hpc import __version__
+from cdi_hpc.backend import Given, Invocation, Profile
 from cdi_hpc.registry import ENVIRONMENT_VARIABLE
 
 
@@ -53,18 +68,47 @@ class Launch:
     unknown_hooks: str = "warn"
 
 
-def cache_key(launch: Launch, caller: Caller | None, cwd: str, environ: Mapping[str, str]) -> str:
+@dataclass(frozen=True)
+class LauncherLaunch:
+    """A launch through a launcher that somebody else made.
+
+    Attributes:
+        profile: of the launcher.
+        invocation: its command line.
+        devices: those asked for there, or else by the environment.
+
+    """
+
+    profile: Profile
+    invocation: Invocation
+    devices: tuple[str, ...]
+
+    def directory_list(self, environ: Mapping[str, str]) -> str | None:
+        """Value of the variable that names spec directories where no option does; None if none is set."""
+        if self.invocation.cdi_dirs:
+            return None
+        own = dict(self.profile.capabilities).get("cdi-dirs-variable")
+        value = environ.get(own) if own else None
+        return value or environ.get(ENVIRONMENT_VARIABLE)
+
+    def directories(self, environ: Mapping[str, str]) -> tuple[str, ...]:
+        """Spec directories that an option or a variable names."""
+        return self.invocation.cdi_dirs or tuple(_colon_list(self.directory_list(environ)))
+
+
+def cache_key(launch: Launch | LauncherLaunch, caller: Caller | None, cwd: str, environ: Mapping[str, str]) -> str:
     """64 hexadecimal digits.
 
     Args:
         launch: what is asked for.
         caller: who asks; None for a plan that serves everybody (the system's cache).
         cwd: the working directory, "" if it has no path any more.
-        environ: the environment; CDI_HPC_DIRS is looked at.
+        environ: the environment; CDI_HPC_DIRS is looked at, and a launcher's own variables.
 
     """
     digest = hashlib.sha256()
-    for field in _fields(launch, caller, cwd, environ):
+    fields = _fields if isinstance(launch, Launch) else _launcher_fields
+    for field in fields(launch, caller, cwd, environ):
         digest.update(os.fsencode(field) + b"\0")
     return digest.hexdigest()
 
@@ -91,6 +135,66 @@ def _fields(launch: Launch, caller: Caller | None, cwd: str, environ: Mapping[st
         yield f"cwd:{cwd}"
 
 
+def _launcher_fields(
+    launch: LauncherLaunch, caller: Caller | None, cwd: str, environ: Mapping[str, str]
+) -> Iterator[str]:
+    profile, invocation = launch.profile, launch.invocation
+    variable = launch.directory_list(environ)
+    variables = sorted(_relevant(profile.variables, environ), key=os.fsencode)
+    yield from ("cdi-hpc-key-1", __version__, profile.backend)
+    yield from _caller(caller)
+    yield f"p:{profile.program}"
+    yield f"i:{invocation.image}"
+    yield f"r:{real_path(invocation.image)}"
+    yield from (f"s:{word}" for word in invocation.subcommand)
+    for option in invocation.given:
+        yield from _option(option)
+    yield from (f"d:{device}" for device in launch.devices)
+    yield from (f"c:{directory}" for directory in invocation.cdi_dirs)
+    if variable is not None:
+        yield f"C:{variable}"
+    yield from (f"v:{assignment}" for assignment in variables)
+    if _launcher_depends_on_directory(launch, launch.directories(environ), variables):
+        yield f"cwd:{cwd}"
+
+
+#: What stands for an option of ours: its place, not how it was called.
+_OUR_MARKS = {"device": "D", "cdi-dirs": "c", "switch": "x"}
+
+
+def _option(given: Given) -> Iterator[str]:
+    use = given.option.use
+    name = f"{given.count}:{given.option.names[0]}"
+    yield _OUR_MARKS.get(use) or f"{'k' if use == 'keep' else 'o'}:{name}"
+    if use == "switch":
+        yield given.option.names[0]
+    if use in ("switch", "plan") and given.value is not None:
+        yield f"=:{given.value}"
+
+
+def real_path(image: str) -> str:
+    """Where an image argument leads as a path, "" if nowhere."""
+    return os.path.realpath(image) if os.path.exists(image) else ""
+
+
+def _relevant(patterns: Iterable[str], environ: Mapping[str, str]) -> Iterator[str]:
+    """``NAME=VALUE`` of variables that may change a plan."""
+    patterns = tuple(patterns)
+    for name, value in environ.items():
+        if any(name.startswith(each[:-1]) if each.endswith("*") else name == each for each in patterns):
+            yield f"{name}={value}"
+
+
+def _launcher_depends_on_directory(
+    launch: LauncherLaunch, directories: Iterable[str], variables: Iterable[str]
+) -> bool:
+    """Whether a value may be a relative path. Any that does not begin with "/" may."""
+    values = (given.value for given in launch.invocation.given if given.option.use in ("plan", "switch"))
+    assigned = (assignment.partition("=")[2] for assignment in variables)
+    paths = (*directories, *values, *assigned)
+    return any(path and not path.startswith("/") for path in paths) or any(map(may_be_relative_file, launch.devices))
+
+
 def _caller(caller: Caller | None) -> tuple[str, str, str]:
     if caller is None:
         return "", "", ""
@@ -98,8 +202,12 @@ def _caller(caller: Caller | None) -> tuple[str, str, str]:
 
 
 def _depends_on_directory(launch: Launch, directories: str) -> bool:
-    paths = (*launch.cdi_dirs, *launch.binds, *(path for path in directories.split(":") if path))
+    paths = (*launch.cdi_dirs, *launch.binds, *_colon_list(directories))
     return any(not path.startswith("/") for path in paths) or any(map(may_be_relative_file, launch.devices))
+
+
+def _colon_list(directories: str | None) -> list[str]:
+    return [path for path in (directories or "").split(":") if path]
 
 
 def may_be_relative_file(device: str) -> bool:

@@ -22,6 +22,9 @@ from cdi_hpc import names
 from cdi_hpc.backend import Given, Invocation, Option, Profile, Subcommand
 from cdi_hpc.errors import CdiError, Problem
 
+#: Devices to use where no option names any: a comma list.
+DEVICES_VARIABLE = "CDI_HPC_DEVICES"
+
 #: What Go's strconv.ParseBool takes.
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))

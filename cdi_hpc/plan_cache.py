@@ -203,6 +203,29 @@ class PlanCache:
         except OSError as error:
             raise _unusable(error.filename or self.directory, f"{error.strerror}") from None
 
+    def make_stage(self, key: str, stage: Sequence[StageEntry]) -> str:
+        """Make a stage without a plan, for one launch; returns its path. It is kept as long as a replaced plan's.
+
+        Raises:
+            CacheError: the file system refuses.
+
+        """
+        try:
+            return self._make_stage(key, secrets.token_hex(4), stage)
+        except OSError as error:
+            raise _unusable(error.filename or self.directory, f"{error.strerror}") from None
+
+    def _make_stage(self, key: str, token: str, stage: Sequence[StageEntry]) -> str:
+        place, new = f"{self.directory}/{key}.{token}.stage", f"{self.directory}/.{key}.{token}.stage"
+        try:
+            _fill_stage(new, stage)
+            os.rename(new, place)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _remove(new)
+            raise
+        return place
+
     def _touch_stage_of(self, key: str) -> None:
         """From now on nothing names the old plan's stage; how long it has been so is what :meth:`collect` asks."""
         with contextlib.suppress(OSError, ValueError):
@@ -213,20 +236,18 @@ class PlanCache:
     ) -> str:
         token = secrets.token_hex(4)
         place = f"{self.directory}/{key}.{token}.stage"
-        new_place = f"{self.directory}/.{key}.{token}.stage"
         new = f"{self.directory}/.{key}.{token}.plan"
         uid, gid = owner
         try:
             if stage:
-                _make_stage(new_place, stage)
-                os.rename(new_place, place)
+                self._make_stage(key, token, stage)
                 records = [*_stage_origins(place), *records]
             data = wire.encode(wire.WirePlan(key, uid, gid, place if stage else None, tuple(records)))
             _write_synced(new, data, 0o600 if uid else 0o644)
             self._touch_stage_of(key)
             os.rename(new, self.path_of(key))
         except BaseException:
-            for path in (new_place, place, new):
+            for path in (place, new):
                 with contextlib.suppress(OSError):
                     _remove(path)
             raise
@@ -374,7 +395,7 @@ def _remove(path: str) -> int:
     return 1
 
 
-def _make_stage(place: str, stage: Sequence[StageEntry]) -> None:
+def _fill_stage(place: str, stage: Sequence[StageEntry]) -> None:
     os.mkdir(place)
     os.chmod(place, 0o755)  # noqa: S103  # whatever the umask; the cache's own mode decides who gets here
     directories: list[tuple[str, int]] = []

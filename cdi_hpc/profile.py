@@ -57,7 +57,7 @@ _OPTION_NAME = re.compile(r"-[!-~]|--[!-~]+", re.ASCII)
 
 
 class NotFoundError(CdiError):
-    """There is no such launcher on the PATH."""
+    """There is no such launcher."""
 
 
 # The launcher ---------------------------------------------------------------------------------------------------------
@@ -68,7 +68,8 @@ class Launcher:
     """A launcher on this machine.
 
     Attributes:
-        command: base name by which it was called: ``ch-run``.
+        typed: what was typed for it.
+        command: base name of that: ``ch-run``.
         path: where it was found.
         argv0: what it is told of its own name: the word that was typed, so that it speaks of itself as it always does.
             It is the path if a path to a drop-in was typed: some launchers look for their own files there.
@@ -76,6 +77,7 @@ class Launcher:
 
     """
 
+    typed: str
     command: str
     path: str
     argv0: str
@@ -96,7 +98,7 @@ def find_launcher(name: str, environ: Mapping[str, str]) -> Launcher:
     command = posixpath.basename(name)
     if "/" in name and not is_drop_in(name):
         if _is_executable(name):
-            return Launcher(command, name, name)
+            return Launcher(name, command, name, name)
         raise NotFoundError(Problem(name, "not there, or not executable"))
     drop_ins = [posixpath.dirname(name)] if "/" in name else []
     for directory in environ.get("PATH", os.defpath).split(":"):
@@ -104,7 +106,8 @@ def find_launcher(name: str, environ: Mapping[str, str]) -> Launcher:
         if not _is_executable(path):
             continue
         if not is_drop_in(path):
-            return Launcher(command, path, path if "/" in name else name, tuple(dict.fromkeys(drop_ins)))
+            argv0 = path if "/" in name else name
+            return Launcher(name, command, path, argv0, tuple(dict.fromkeys(drop_ins)))
         drop_ins.append(directory or ".")
     what = f"{command!r} is not on the PATH" + (", only a drop-in for it" if drop_ins else "")
     raise NotFoundError(Problem("", what, "install it, or add its directory to the PATH"))

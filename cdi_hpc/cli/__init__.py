@@ -13,6 +13,9 @@ from cdi_hpc.errors import CdiError, printable
 #: Exit statuses. ``run`` uses FAILED for every failure of its own, so that the command's status is the command's.
 PROBLEM, USAGE, FAILED = 1, 2, 125
 
+#: Commands that become something else.
+_LAUNCHING = ("run", "exec")
+
 #: The native runner, and the variable in which it tells us its path when it executes us.
 RUNNER = "cdi-hpc-run"
 RUNNER_VARIABLE = "CDI_HPC_NATIVE"
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     from cdi_hpc.cli.commands import cdi_hpc
 
-    running = next((word for word in arguments if not word.startswith("-")), "") == "run"
+    running = next((word for word in arguments if not word.startswith("-")), "") in _LAUNCHING
     try:
         status = cdi_hpc.main(arguments, prog_name="cdi-hpc", standalone_mode=False)
     except click.UsageError as error:
@@ -52,11 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def hand_over(arguments: Sequence[str]) -> None:
-    """Become the native runner for ``cdi-hpc run``, before anything is imported that it does not need.
+    """Become the native program for ``cdi-hpc run`` and ``exec``, before anything is imported that it does not need.
 
     Returns where it is not installed, where it is the one that executed us, and where ``--runner`` may be among the
     options: ``run`` itself looks closer.
     """
+    if arguments[:1] == ["exec"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        _hand_over_exec(arguments[1], arguments[2:])
     if arguments[:1] != ["run"] or RUNNER_VARIABLE in os.environ:
         return
     runner = find_runner(os.environ)
@@ -65,14 +70,22 @@ def hand_over(arguments: Sequence[str]) -> None:
     become(runner, arguments[1:])
 
 
-def become(runner: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> NoReturn:
-    """Become the native runner, and let it know where to find us again."""
+def _hand_over_exec(name: str, words: Sequence[str]) -> None:
+    runner = None if RUNNER_VARIABLE in os.environ else find_runner(os.environ)
+    if runner is not None:
+        become(runner, words, name=name)
+
+
+def become(
+    runner: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None, *, name: str = RUNNER
+) -> NoReturn:
+    """Become the native runner, and let it know where to find us again. By a launcher's name it is its shim."""
     from cdi_hpc.launch import inheritance
 
     ourselves = os.path.realpath(sys.argv[0])
     front = {FRONT_VARIABLE: ourselves} if os.access(ourselves, os.X_OK) else {}
     inheritance.restore_signals()
-    os.execve(runner, [RUNNER, *arguments], {**front, **inheritance.caller_environment(), **dict(variables or {})})
+    os.execve(runner, [name, *arguments], {**front, **inheritance.caller_environment(), **dict(variables or {})})
 
 
 def find_runner(environ: Mapping[str, str]) -> str | None:

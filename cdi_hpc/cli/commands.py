@@ -16,8 +16,10 @@ _COMMANDS = {
     "plan": "cdi_hpc.cli.plan",
     "script": "cdi_hpc.cli.script",
     "run": "cdi_hpc.cli.run",
+    "exec": "cdi_hpc.cli.exec",
     "compile": "cdi_hpc.cli.compile",
     "cache": "cdi_hpc.cli.cache",
+    "doctor": "cdi_hpc.cli.doctor",
     "generate": "cdi_hpc.cli.generate",
 }
 

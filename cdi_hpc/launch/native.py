@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Callable, TypeVar
 
 from cdi_hpc import wire
 from cdi_hpc.cache_key import Caller, Launch, cache_key
@@ -23,6 +25,8 @@ from cdi_hpc.steps import Step
 from cdi_hpc.translate import translate
 from cdi_hpc.witness import ChangedError, Recorder
 
+T = TypeVar("T")
+
 #: Set by us for the runner: the key that was compiled, so that a plan which can't be used is not compiled again and
 #: again.
 COMPILED_VARIABLE = "CDI_HPC_COMPILED"
@@ -32,15 +36,17 @@ _TRIES = 5
 
 
 @dataclass
-class _Messages:
+class Messages:
     """What a launch has to say, kept for every later one."""
 
     records: list[wire.Warn | wire.Note] = field(default_factory=list)
 
     def warn(self, text: object) -> None:
+        """Something that the user should know."""
         self.records.append(wire.Warn(str(text)))
 
     def note(self, text: object) -> None:
+        """Something for the curious."""
         self.records.append(wire.Note(str(text)))
 
     def repeat(self, report: Report) -> None:
@@ -82,23 +88,31 @@ def compile_launch(
     """
     caller = None if everybody else Caller.present()
     owner = (caller.uid, caller.gid) if caller else (0, 0)
-    key = cache_key(launch, caller, _working_directory(), environ)
+    key = cache_key(launch, caller, working_directory(), environ)
     with cache.compiling(key, time.time() if since is None else since) as done:
         if not done:
-            records, steps = _translated(launch, environ, report, everybody=everybody)
+            records, steps = settled(partial(_translate, launch, environ, everybody=everybody), report)
             compiled = compile_steps(steps)
             cache.write(key, owner, [*records, *compiled.records], compiled.stage)
             cache.collect_if_due()
     return key
 
 
-def _translated(
-    launch: Launch, environ: Mapping[str, str], report: Report, *, everybody: bool
-) -> tuple[list[wire.Record], Sequence[Step]]:
+def settled(translate_once: Callable[[Messages], T], report: Report) -> T:
+    """What a translation gives when nothing changes under it; it is done again if something does.
+
+    Args:
+        translate_once: is given somebody to tell what there is to say, and raises ChangedError.
+        report: is told it if there is no result.
+
+    Raises:
+        ChangedError: what it is made from changes all the time.
+
+    """
     for number in range(_TRIES):
-        messages = _Messages()
+        messages = Messages()
         try:
-            return _translate(launch, environ, messages, everybody=everybody)
+            return translate_once(messages)
         except ChangedError:
             if number == _TRIES - 1:
                 raise
@@ -109,7 +123,7 @@ def _translated(
 
 
 def _translate(
-    launch: Launch, environ: Mapping[str, str], messages: _Messages, *, everybody: bool
+    launch: Launch, environ: Mapping[str, str], messages: Messages, *, everybody: bool
 ) -> tuple[list[wire.Record], Sequence[Step]]:
     recorder = Recorder()
     host = LiveHost(recorder)
@@ -152,7 +166,8 @@ def say_about(plan: Plan, messages: Sequence[str], report: Report) -> None:
         report.note(message)
 
 
-def _working_directory() -> str:
+def working_directory() -> str:
+    """This process's, "" if it has no path any more."""
     try:
         return os.getcwd()
     except OSError:

@@ -1,0 +1,118 @@
+"""``cdi-hpc exec``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+
+import click
+
+from cdi_hpc import backends, launcher_options, profile
+from cdi_hpc.cache_key import LauncherLaunch
+from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, complain, find_runner
+from cdi_hpc.cli.options import Reporter, verbosity
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.launch import inheritance, launcher, native, process, squashfs
+from cdi_hpc.launcher_options import DEVICES_VARIABLE
+from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
+from cdi_hpc.witness import ChangedError
+
+#: How much the native program says: a number as of ``-v`` and ``-q``.
+VERBOSITY_VARIABLE = "CDI_HPC_VERBOSITY"
+
+
+@click.command("exec", context_settings={"allow_interspersed_args": False})
+@verbosity
+@click.option(
+    "--runner",
+    type=click.Choice(["auto", "native", "python"]),
+    default="auto",
+    show_default=True,
+    help="What does the mounts: cdi-hpc-run from a compiled plan where it is installed, or Python.",
+)
+@click.option("--compile-and-run", is_flag=True, hidden=True, help="Called by the shim: a plan is missing or stale.")
+@click.argument("name", metavar="LAUNCHER")
+@click.argument("words", nargs=-1, metavar="[WORD...]", type=click.UNPROCESSED)
+def command(name: str, words: tuple[str, ...], verbose: int, quiet: int, runner: str, compile_and_run: bool) -> int:
+    """Run LAUNCHER (ch-run, apptainer, singularity, ...) with its own command line, and with devices.
+
+    \b
+        cdi-hpc exec ch-run --device nvidia.com/gpu=0 IMAGE -- COMMAND
+        cdi-hpc exec apptainer exec --device nvidia.com/gpu=0 IMAGE COMMAND
+
+    The launcher's options are all there; ours are listed at the end of its --help. Where no device is asked for, this
+    is the launcher and nothing else. Streams and exit status are the launcher's; 125 means that cdi-hpc failed, 127
+    that there is no such launcher. LAUNCHER is looked up on the PATH, or is a path.
+    """  # noqa: D301 - click wants the control character
+    reporter = Reporter(verbose + quiet)
+    if runner == "native" or (runner == "auto" and RUNNER_VARIABLE not in os.environ and not compile_and_run):
+        _become_native(runner, name, words, reporter)
+    try:
+        return _exec(name, words, reporter, compile_and_run=compile_and_run)
+    except profile.NotFoundError as error:
+        complain("error", str(error))
+        return process.NOT_FOUND
+
+
+def _become_native(runner: str, name: str, words: tuple[str, ...], reporter: Reporter) -> None:
+    """Become the native shim, if it is installed; it has to be if it was asked for by name."""
+    program = find_runner(os.environ)
+    if program is None and runner == "native":
+        raise CdiError(Problem("--runner=native", f"{RUNNER} is not installed", "leave the option out"))
+    if program is not None:
+        become(program, words, _said(reporter), name=name)
+
+
+def _said(reporter: Reporter) -> dict[str, str]:
+    return {VERBOSITY_VARIABLE: f"{reporter.level}"} if reporter.level else {}
+
+
+def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_run: bool) -> int:
+    environ = inheritance.command_environment()
+    found = profile.find_launcher(name, environ)
+    cache, is_kept = _cache(reporter)
+    backend = backends.for_command(found.command)
+    known = profile.obtain(backend, found, cache.directory if is_kept else None)
+    wanted = environ.get(DEVICES_VARIABLE, "")
+    in_order = launcher_options.in_order(known, environ)
+    reading = launcher_options.read(words, known, in_order=in_order, wanted=bool(wanted))
+    if isinstance(reading, launcher_options.Leave):
+        launcher.become_bare(found, words, environ)
+    if isinstance(reading, launcher_options.Help):
+        return launcher.show_help(found, reading.words, environ, known.help)
+    launch = LauncherLaunch(known, reading, reading.devices or (wanted,))
+    request = launcher.Request(backend, found, launch)
+    if compile_and_run and is_kept:
+        _compile_and_become(request, words, cache, environ, reporter)
+    return squashfs.leave_as(launcher.run(request, cache, environ, reporter))
+
+
+def _cache(reporter: Reporter) -> tuple[PlanCache, bool]:
+    """The user's cache, or a directory for this launch; and whether it is the user's."""
+    try:
+        return PlanCache(user_directory(os.environ, os.geteuid())), True
+    except CacheError as error:
+        # The native shim has looked there, and said it.
+        if RUNNER_VARIABLE not in os.environ or not isinstance(error, UntrustedCacheError):
+            reporter.warn(error)
+        # The launcher goes on to use what is put there: it can't be removed by us.
+        return PlanCache(tempfile.mkdtemp(prefix="cdi-hpc-")), False
+
+
+def _compile_and_become(
+    request: launcher.Request, words: tuple[str, ...], cache: PlanCache, environ: Mapping[str, str], reporter: Reporter
+) -> None:
+    """Become the native shim with a plan that is there now. Returns if there can't be one."""
+    program = find_runner(os.environ)
+    if program is None:
+        return
+    try:
+        key = launcher.compile_launch(request, cache, environ, reporter, since=inheritance.process_start())
+    except CacheError as error:
+        reporter.warn(error)
+        return
+    except ChangedError as error:
+        reporter.note(f"no plan was made: {error}")
+        return
+    become(program, words, {native.COMPILED_VARIABLE: key}, name=request.launcher.typed)

@@ -1,0 +1,221 @@
+"""A launch through a launcher that somebody else made, from its command line to its exec.
+
+The native shim does the same from a compiled plan (``native/shim.c``). What is done here is what has to be found out
+first, and everything where that program is not installed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+from cdi_hpc import wire
+from cdi_hpc.backend import Backend, Dressing, Keep, Located, StagePath, Text, Word
+from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
+from cdi_hpc.compile import compile_dressing, origins
+from cdi_hpc.errors import CdiError, Problem, assert_never
+from cdi_hpc.host import LiveHost
+from cdi_hpc.launch import native, placing, process
+from cdi_hpc.lookup import Report, read_registry, resolve_devices
+from cdi_hpc.model import ResolvedEdits
+from cdi_hpc.plan import Plan, Unsupported
+from cdi_hpc.plan_cache import PlanCache
+from cdi_hpc.profile import Launcher
+from cdi_hpc.translate import translate
+from cdi_hpc.witness import Recorder, Witness
+
+
+@dataclass(frozen=True)
+class Request:
+    """A launch through a launcher, with who knows how.
+
+    Attributes:
+        launcher: where it is.
+        launch: what is asked of it.
+
+    """
+
+    backend: Backend
+    launcher: Launcher
+    launch: LauncherLaunch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a launch does.
+
+    Attributes:
+        plan: what the devices ask for.
+        dressing: the same in the launcher's words.
+
+    """
+
+    plan: Plan
+    located: Located
+    dressing: Dressing
+
+
+def compile_launch(
+    request: Request,
+    cache: PlanCache,
+    environ: Mapping[str, str],
+    report: Report,
+    *,
+    since: float | None = None,
+    everybody: bool = False,
+) -> str:
+    """Compile a launch into a cache, unless somebody else has done so meanwhile; returns its key.
+
+    Arguments and errors are those of :func:`cdi_hpc.launch.native.compile_launch`.
+    """
+    caller = None if everybody else Caller.present()
+    key = cache_key(request.launch, caller, native.working_directory(), environ)
+    with cache.compiling(key, time.time() if since is None else since) as done:
+        if not done:
+            translate_once = partial(_records, request, environ, cache.image_place())
+            records, dressing = native.settled(translate_once, report)
+            compiled = compile_dressing(dressing, request.launch.profile.program)
+            owner = (caller.uid, caller.gid) if caller else (0, 0)
+            cache.write(key, owner, [*records, *compiled.records], compiled.stage)
+            cache.collect_if_due()
+    return key
+
+
+def _records(
+    request: Request, environ: Mapping[str, str], image_place: str, messages: native.Messages
+) -> tuple[list[wire.Record], Dressing]:
+    recorder = Recorder()
+    prepared = prepare(request, environ, image_place, messages, recorder)
+    return [*origins(recorder.states()), *messages.records], prepared.dressing
+
+
+def prepare(
+    request: Request, environ: Mapping[str, str], image_place: str, report: Report, witness: Witness | None = None
+) -> Prepared:
+    """Translate a request, and say it in the launcher's words. Nothing is changed on the host.
+
+    Args:
+        request: what is asked for.
+        environ: the environment.
+        image_place: where a SquashFS file would be mounted.
+        report: is told what a launch tells its user.
+        witness: is told of everything that is looked at.
+
+    Raises:
+        CdiError: the launch can't be done; the launcher is not to be started.
+
+    """
+    witness = witness or Witness()
+    profile, invocation = request.launch.profile, request.launch.invocation
+    witness.saw(profile.program, "content")
+    host = LiveHost(witness)
+    plan = translate(_resolved(request.launch, environ, report, witness), host)
+    _refuse_fatal(plan.unsupported())
+    located = request.backend.locate(invocation, profile, environ, image_place)
+    if located.path is not None:
+        witness.saw(located.path, "node" if located.kind == "directory" else "content")
+    dressing = request.backend.adapt(plan, invocation, profile, located, host, environ, witness)
+    _refuse_fatal(iter(dressing.lacks))
+    native.say_about(plan, dressing.messages, report)
+    for lack in dressing.lacks:
+        report.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
+    return Prepared(plan, located, dressing)
+
+
+def _refuse_fatal(lacks: Iterator[Unsupported]) -> None:
+    fatal = [Problem(str(lack.origin), f"{lack.edit}: {lack.reason}") for lack in lacks if lack.fatal]
+    if fatal:
+        raise CdiError(fatal)
+
+
+def _resolved(launch: LauncherLaunch, environ: Mapping[str, str], report: Report, witness: Witness) -> ResolvedEdits:
+    directories = launch.directories(environ)
+    devices = list(_named(launch.devices, directories, environ, witness))
+    return resolve_devices(devices, directories, environ, report, witness=witness)
+
+
+def _named(
+    devices: Sequence[str], directories: Sequence[str], environ: Mapping[str, str], witness: Witness
+) -> Iterator[str]:
+    """Devices with every known kind in the place of "" (CdiError: there is none)."""
+    for device in devices:
+        if device:
+            yield device
+            continue
+        registry = read_registry(directories, environ, witness=witness)
+        if not registry.kinds():
+            where = ", ".join(repr(directory.path) for directory in registry.directories)
+            fix = "'cdi-hpc list' shows what there is; name a spec's directory with --cdi-dirs"
+            raise CdiError(Problem("all kinds of devices", f"there are no usable CDI specs in {where}", fix))
+        yield from registry.kinds()
+
+
+# Becoming the launcher ------------------------------------------------------------------------------------------------
+
+
+def run(request: Request, cache: PlanCache, environ: Mapping[str, str], report: Report) -> int:
+    """Launch without the native runner: become the launcher, or wait for it where its image has to be served.
+
+    Returns:
+        Exit status, or the negative number of the signal that ended it (:func:`squashfs.leave_as`).
+
+    Raises:
+        CdiError: the launch can't be done; the launcher was not started.
+
+    """
+    prepared = prepare(request, environ, cache.image_place(), report)
+    dressing = prepared.dressing
+    stage = ""
+    if dressing.stage:
+        key = cache_key(request.launch, Caller.present(), native.working_directory(), environ)
+        stage = cache.make_stage(key, dressing.stage)
+    argv = [request.launcher.argv0, *(_text(word, request, stage) for word in dressing.words)]
+    argv += request.launch.invocation.command
+    return placing.become_launcher(
+        request.launch.profile.program, argv, launcher_environment(dressing, environ), dressing
+    )
+
+
+def _text(word: Word, request: Request, stage: str) -> str:
+    if isinstance(word, Text):
+        return word.text
+    if isinstance(word, Keep):
+        return request.launch.invocation.words[word.index]
+    if isinstance(word, StagePath):
+        return f"{word.prefix}{stage}/{word.path}{word.suffix}"
+    return assert_never(word)
+
+
+def launcher_environment(dressing: Dressing, environ: Mapping[str, str]) -> dict[str, str]:
+    """A launcher's environment: the caller's with the dressing's variables."""
+    result = dict(environ)
+    for variable in dressing.variables:
+        if not (variable.default and variable.name in environ):
+            result[variable.name] = variable.value
+    return result
+
+
+def become_bare(launcher: Launcher, words: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Become the launcher as if we were not there."""
+    placing.become_launcher(launcher.path, [launcher.argv0, *words], environ, Dressing(words=()))
+    sys.exit(process.FAILED)  # not reached: without steps it becomes the launcher or exits
+
+
+def show_help(launcher: Launcher, words: Sequence[str], environ: Mapping[str, str], ours: str) -> int:
+    """Show the launcher's help and then ours; returns the launcher's exit status."""
+    sys.stdout.flush()
+    done = subprocess.run(
+        [launcher.argv0, *words],
+        executable=launcher.path,
+        env=environ,
+        check=False,
+    )
+    if done.returncode == 0:
+        sys.stdout.write(f"\n{ours}" if ours else "")
+        sys.stdout.flush()
+    return done.returncode

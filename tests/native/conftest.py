@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from native_programs import Cache, Programs, build
+from native_programs import Cache, Launcher, Programs, build
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +41,10 @@ def cache(tmp_path, programs) -> Iterator[Cache]:
     for path in runtime.rglob("*"):  # a stage's directories have the modes of the image's
         if stat.S_ISDIR(path.lstat().st_mode):
             path.chmod(0o700)
+
+
+@pytest.fixture(params=["new", "old"])
+def launcher(request, tmp_path, programs) -> Launcher:
+    """Plans for a launcher, replayed with the newer mount calls and with the old ones."""
+    (tmp_path / "stage").mkdir(mode=0o755)
+    return Launcher(programs, tmp_path, {"CDI_HPC_MOUNT_API": request.param})

@@ -138,6 +138,52 @@ class Cache:
         return self.start([*before, image, "--", *command], **options)
 
 
+@dataclass
+class Launcher:
+    """Writes plans for a launcher, and replays them with plan-launch."""
+
+    programs: Programs
+    directory: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> Path:
+        return self.directory / "stage"
+
+    def write(self, *records: wire.Record) -> Path:
+        plan = wire.WirePlan("0" * 64, os.geteuid(), os.getegid(), str(self.stage), records)
+        path = self.directory / "plan"
+        path.write_bytes(wire.encode(plan))
+        return path
+
+    def argv(self, *records: wire.Record, words: Sequence[str] = (), command: Sequence[str] = ()) -> list[str]:
+        ends = ["--", *command] if command else []
+        return [str(self.programs.launch), str(self.write(*records)), *words, *ends]
+
+    def run(
+        self,
+        *records: wire.Record,
+        words: Sequence[str] = (),
+        command: Sequence[str] = (),
+        env: dict[str, str] | None = None,
+        **options,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*records, words=words, command=command),
+            env={**os.environ, **QUIET_SANITIZERS, **self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            **options,
+        )
+
+    def said(self, *records: wire.Record, **options) -> str:
+        done = self.run(*records, **options)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+
 def said(done: subprocess.CompletedProcess[str]) -> str:
     """Standard output of a command that ran in a container, not of the front."""
     assert done.returncode == 0, done.stderr

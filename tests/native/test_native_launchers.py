@@ -4,71 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from ast import literal_eval
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from native_programs import HOST_ROOT, QUIET_SANITIZERS, Programs
+from native_programs import HOST_ROOT, Launcher
 
 from cdi_hpc import wire
-
-KEY = "0123456789abcdef" * 4
-
-
-@dataclass
-class Launcher:
-    """Writes plans and replays them with plan-launch."""
-
-    programs: Programs
-    directory: Path
-    env: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def stage(self) -> Path:
-        return self.directory / "stage"
-
-    def write(self, *records: wire.Record) -> Path:
-        plan = wire.WirePlan(KEY, os.geteuid(), os.getegid(), str(self.stage), records)
-        path = self.directory / "plan"
-        path.write_bytes(wire.encode(plan))
-        return path
-
-    def argv(self, *records: wire.Record, words: Sequence[str] = (), command: Sequence[str] = ()) -> list[str]:
-        ends = ["--", *command] if command else []
-        return [str(self.programs.launch), str(self.write(*records)), *words, *ends]
-
-    def run(
-        self,
-        *records: wire.Record,
-        words: Sequence[str] = (),
-        command: Sequence[str] = (),
-        env: dict[str, str] | None = None,
-        **options,
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.argv(*records, words=words, command=command),
-            env={**os.environ, **QUIET_SANITIZERS, **self.env, **(env or {})},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            **options,
-        )
-
-    def said(self, *records: wire.Record, **options) -> str:
-        done = self.run(*records, **options)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
-
-
-@pytest.fixture(params=["new", "old"])
-def launcher(request, tmp_path, programs) -> Launcher:
-    (tmp_path / "stage").mkdir(mode=0o755)
-    return Launcher(programs, tmp_path, {"CDI_HPC_MOUNT_API": request.param})
 
 
 @pytest.fixture

@@ -117,6 +117,9 @@ def _attend(
         return squashfs.supervise(pid)
     try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        # pivot_root(2) takes along every process of the mount namespace. What attends the image would find its own
+        # /etc in the image, and wait for itself when it opens a library at its end.
+        kernel.unshare(kernel.CLONE_NEWNS)
         _become(assembly, command, env, current, points, options)
     except CdiError as error:
         sys.stderr.write("".join(f"cdi-hpc: error: {problem}\n" for problem in error.problems))

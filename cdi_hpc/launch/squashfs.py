@@ -25,8 +25,8 @@ _PATIENCE = 60.0
 
 
 @contextlib.contextmanager
-def mounted(path: str) -> Iterator[str]:
-    """The root directory of a SquashFS file; enters a user and mount namespace.
+def mounted(path: str, offset: int = 0) -> Iterator[str]:
+    """The root directory of a SquashFS, which begins at an offset in a file; enters a user and mount namespace.
 
     Raises:
         CdiError: neither program is there, or both failed.
@@ -41,10 +41,10 @@ def mounted(path: str) -> Iterator[str]:
     place = os.path.realpath(tempfile.mkdtemp(prefix="cdi-hpc-"))
     try:
         if usable is not None:
-            with _served(usable, path, place):
+            with _served(usable, path, offset, place):
                 yield place
         else:
-            _unpack(unpacker or "", path, place)
+            _unpack(unpacker or "", path, offset, place)
             yield place
     finally:
         shutil.rmtree(place, ignore_errors=usable is None)
@@ -61,13 +61,13 @@ def _nothing_usable(path: str, server: str | None) -> Problem:
 
 
 @contextlib.contextmanager
-def _served(server: str, path: str, place: str) -> Iterator[None]:
+def _served(server: str, path: str, offset: int, place: str) -> Iterator[None]:
     # A session of its own: the terminal's ^C is for the command, not for what its files come from.
     # In the foreground, so that it is ours to end, and with the capability to mount kept across exec.
     # What it says goes to a file: nobody reads a pipe once it has mounted.
     with tempfile.TemporaryFile() as said:
         process_ = subprocess.Popen(
-            [server, "-f", path, place],
+            [server, "-f", "-o", f"offset={offset}", path, place],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
@@ -112,10 +112,19 @@ def _wait_until_mounted(server: subprocess.Popen[bytes], name: str, path: str, p
     raise CdiError(Problem(f"image {path}", f"{name} has not mounted it in {_PATIENCE:.0f} s"))
 
 
-def _unpack(unpacker: str, path: str, place: str) -> None:
+def _unpack(unpacker: str, path: str, offset: int, place: str) -> None:
     sys.stderr.write(f"cdi-hpc: unpacking {path}: squashfuse or /dev/fuse is missing\n")
     quiet = [] if sys.stderr.isatty() else ["-no-progress"]
-    command = [unpacker, *quiet, "-no-xattrs", "-force", "-dest", place, path]
+    command = [
+        unpacker,
+        *quiet,
+        "-no-xattrs",
+        "-force",
+        *([] if not offset else ["-offset", str(offset)]),
+        "-dest",
+        place,
+        path,
+    ]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), check=False)
     if done.returncode != 0:
         raise CdiError(Problem(f"image {path}", f"unsquashfs failed with exit status {done.returncode}"))

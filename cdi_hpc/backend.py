@@ -214,6 +214,21 @@ class Variable:
 
 
 @dataclass(frozen=True)
+class Peers:
+    """Launches that share one container, known by a file that the launcher makes when it begins it.
+
+    Attributes:
+        prefix: path of the file, or its beginning.
+        variable: name of a variable whose value ends the path, or where it is not set, the launcher's parent's process
+            id; "" if the prefix is all of it.
+
+    """
+
+    prefix: str
+    variable: str = ""
+
+
+@dataclass(frozen=True)
 class Dressing:
     """A plan in the words of a launcher.
 
@@ -231,6 +246,7 @@ class Dressing:
         moves: pairs of a place in the tree and a host path.
         stage: files, directories and links on disk that ``words`` refer to by :class:`StagePath`, parents first;
             paths are relative to the stage and do not begin with a digit (those names are the steps').
+        peers: if there are, only the first launch of them applies the steps (:mod:`cdi_hpc.launch.peers`).
         lacks: what this launcher can't do although the plan can, and why.
         messages: what is worth telling.
 
@@ -243,6 +259,7 @@ class Dressing:
     squashfs: str = ""
     moves: tuple[tuple[str, str], ...] = ()
     stage: tuple[StageEntry, ...] = ()
+    peers: Peers | None = None
     lacks: tuple[Unsupported, ...] = ()
     messages: tuple[str, ...] = field(default_factory=tuple)
 

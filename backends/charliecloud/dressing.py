@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from cdi_hpc.backend import Dressing, Invocation, Located, Profile, Text, Variable, Word
+from cdi_hpc.backend import Dressing, Invocation, Located, Peers, Profile, Text, Variable, Word
 from cdi_hpc.backends.charliecloud import environment, words
 from cdi_hpc.backends.charliecloud.wishes import Wishes
 from cdi_hpc.compose import UNDERLAY, Composition, compose
@@ -51,6 +51,11 @@ _BOUND_IF_THERE = (
     "/var/run/munge",
     "/var/spool/slurmd",
 )
+
+#: Where ch-run notes that a container for several is begun, less its tag, and what the tag is by default; or else its
+#: parent's process id (bin/ch-run.c, join_tag).
+_JOIN_FILE = "/dev/shm/ch-run_shm-"  # noqa: S108
+_JOIN_VARIABLE = "SLURM_STEP_ID"
 
 
 @dataclass
@@ -95,6 +100,7 @@ def dress(
         place=located.place,
         squashfs=located.path or "" if located.kind == "squashfs" else "",
         moves=tuple(moves),
+        peers=_peers(fitting.wishes),
         lacks=tuple(fitting.lacks),
         messages=(*assembly.messages, *fitting.messages),
     )
@@ -131,6 +137,14 @@ def _joining(fitting: _Fitting, variables: tuple[Variable, ...]) -> Dressing:
         lacks=tuple(fitting.lacks),
         messages=(message,),
     )
+
+
+def _peers(wishes: Wishes) -> Peers | None:
+    """Which other launches share the container (``--join``), by the tag that ch-run knows them by."""
+    if not any(wishes.has(name) for name in ("--join", "--join-ct", "--join-tag")):
+        return None
+    tags = wishes.values("--join-tag")
+    return Peers(_JOIN_FILE + tags[-1]) if tags else Peers(_JOIN_FILE, _JOIN_VARIABLE)
 
 
 # The tree -------------------------------------------------------------------------------------------------------------

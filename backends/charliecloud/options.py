@@ -38,7 +38,6 @@ _KEPT = frozenset(
         "--join",
         "--join-ct",
         "--join-pid",
-        "--join-tag",
         "--mount",
         "--no-passwd",
         "--private-tmp",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cdi_hpc import wire
-from cdi_hpc.compile import compile_steps, origins
+from cdi_hpc.backend import Dressing, Keep, StagePath, Text, Variable
+from cdi_hpc.compile import compile_dressing, compile_steps, origins
 from cdi_hpc.steps import (
     BindHost,
     BindStaged,
@@ -115,6 +116,59 @@ def test_binds_keep_what_they_were_asked_for():
         wire.Bind("/a", "/x", recursive=True, flags=("ro",), propagation="rslave"),
         wire.BindStaged("1", "/proc/file", ("nodev", "ro")),
     ]
+
+
+def test_a_launchers_words_and_variables_are_kept_in_order():
+    layer = (MakeDirectory("layer"), MakeFile("layer/file", b"x"))
+    dressing = Dressing(
+        words=(Text("exec"), StagePath("--overlay=", "layer", ":ro"), Keep(3), Text("")),
+        variables=(Variable("D", "d", default=True), Variable("A", "a=b"), Variable("E", "")),
+        stage=layer,
+    )
+    compiled = compile_dressing(dressing, "/usr/bin/apptainer")
+    assert compiled.records == [
+        wire.Env("A=a=b"),
+        wire.Env("E="),
+        wire.Default("D=d"),
+        wire.Program("/usr/bin/apptainer"),
+        wire.Arg("exec"),
+        wire.StageArg("--overlay=", "layer", ":ro"),
+        wire.KeepArg(3),
+        wire.Arg(""),
+    ]
+    assert compiled.stage == [*layer]
+
+
+def test_a_launchers_image_is_served_covered_and_relieved_of_its_dev():
+    dressing = Dressing(
+        words=(Text("/cache/image"),),
+        steps=(
+            *WORKSPACE,
+            MakeDirectory("stage/1"),
+            MakeDirectory("layer/2"),
+            BindHost("/cache/image", "layer/2"),
+            MountOverlay("root", ("stage/1", "layer/2"), "", ("ro",)),
+            MountNew("tmpfs", "dev", "root/dev"),
+        ),
+        place="/cache/image",
+        squashfs="/images/a.sqfs",
+        moves=(("/dev", "/dev"),),
+        stage=(MakeFile("profile"),),
+    )
+    compiled = compile_dressing(dressing, "/usr/bin/ch-run")
+    assert compiled.records == [
+        wire.Program("/usr/bin/ch-run"),
+        wire.Arg("/cache/image"),
+        wire.Squashfs("/images/a.sqfs", "/cache/image"),
+        wire.Overlay("/", "1", "/cache/image", flags=("ro",)),
+        wire.Mount("tmpfs", "dev", "/dev"),
+        wire.Place("/cache/image"),
+        wire.Move("/dev", "/dev"),
+    ]
+    assert compiled.stage == [MakeDirectory("1"), MakeFile("profile")]
+    known = wire.SameFile("/images/a.sqfs", 1, 2, 3, 4, 5)
+    plan = wire.WirePlan("0" * 64, 1, 1, "/stage", (known, *compiled.records))
+    assert wire.encode(plan).endswith(b"move\0/dev\0/dev\0end\0")
 
 
 def test_how_access_times_are_kept_is_left_to_the_source():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cdi_hpc import wire
 from cdi_hpc.errors import CdiError
-from cdi_hpc.plan_cache import CacheError, PlanCache, user_directory
+from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
 from cdi_hpc.steps import MakeDirectory, MakeFile, MakeLink
 
 KEY = "0" * 64
@@ -335,6 +335,50 @@ def test_what_is_not_ours_is_left(cache):
     age(foreign, 100 * DAY)
     cache.collect(everything=True)
     assert foreign.exists()
+
+
+def test_images_have_a_place_that_is_never_collected(cache):
+    old = os.umask(0)
+    try:
+        place = Path(cache.image_place())
+    finally:
+        os.umask(old)
+    assert (place.parent, stat.S_IMODE(place.stat().st_mode)) == (Path(cache.directory), 0o700)
+    age(place, 1000 * DAY)
+    cache.collect(everything=True)
+    assert cache.image_place() == str(place)
+    assert os.listdir(place) == []
+
+
+def test_the_place_of_images_is_a_real_path(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert PlanCache(f"{tmp_path}/link/cache").image_place() == f"{tmp_path}/real/cache/image"
+
+
+@pytest.mark.parametrize("there", ["a link", "a file"])
+def test_nothing_is_mounted_on_what_is_no_directory_of_ours(there, cache, tmp_path):
+    path = Path(cache.directory, "image")
+    (tmp_path / "elsewhere").mkdir()
+    {"a link": lambda: path.symlink_to(tmp_path / "elsewhere"), "a file": path.touch}[there]()
+    with pytest.raises(UntrustedCacheError, match=r"images can't be mounted there: it is a link, or no directory"):
+        cache.image_place()
+
+
+def test_nothing_is_mounted_on_a_directory_of_somebody_else(cache, monkeypatch):
+    cache.image_place()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UntrustedCacheError, match=f"it belongs to user {os.getuid()}"):
+        cache.image_place()
+
+
+def test_a_place_that_can_not_be_made_is_told_of(cache):
+    os.chmod(cache.directory, 0o500)
+    try:
+        with pytest.raises(CacheError, match="Permission denied"):
+            cache.image_place()
+    finally:
+        os.chmod(cache.directory, 0o700)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"stage", b"cdi-hpc-plan\0002\0key\0" + b"x\0owner\0001\0001\0stage"])

@@ -164,6 +164,16 @@ def test_the_root_can_be_a_new_file_system(cache):
     assert said(done).split() == ["bin", "dev", "lib", "lib64", "proc", "sbin", "usr", "/", "read-only"]
 
 
+def test_a_root_that_can_not_be_exchanged_is_entered_all_the_same(cache, place):
+    """pivot_root(2) refuses a shared mount as it does the rootfs of a node that lives in its initramfs."""
+    steps = (wire.Bind("/", "/", propagation="shared"), wire.Mount("tmpfs", "tmpfs", str(place), (), "mode=751"))
+    nested = f"unshare --user --map-root-user --mount stat -c %a {place}"
+    text = f"{nested}; cd /..; pwd; awk '$5 == \"/\"' /proc/self/mountinfo"
+    lines = said(cache.launch(*steps, command=shell(text))).splitlines()
+    assert lines[:2] == ["751", "/"]
+    assert len(lines) == 3, "the host's root is still to be seen"
+
+
 # Overlays ---------------------------------------------------------------------------------------------------------
 
 

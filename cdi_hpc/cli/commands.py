@@ -19,6 +19,7 @@ _COMMANDS = {
     "exec": "cdi_hpc.cli.exec",
     "compile": "cdi_hpc.cli.compile",
     "cache": "cdi_hpc.cli.cache",
+    "config": "cdi_hpc.cli.config",
     "doctor": "cdi_hpc.cli.doctor",
     "generate": "cdi_hpc.cli.generate",
 }

@@ -1,0 +1,112 @@
+"""The configuration of a site and of a user: read, put together, and where each value came from.
+
+The administrator's files, then the user's, then variables; options of the command line come last and are not seen
+here. docs/configuration.md explains the keys, ``schema.json`` defines them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Callable, TypeVar
+
+from cdi_hpc.config import files
+from cdi_hpc.config.files import ConfigFile, Places, places
+from cdi_hpc.config.values import CacheBounds, Configuration, LauncherDefaults, Strictness
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.witness import Witness
+
+if TYPE_CHECKING:
+    from cdi_hpc.config.settings import Setting
+
+T = TypeVar("T")
+
+__all__ = [
+    "CacheBounds",
+    "Configuration",
+    "LauncherDefaults",
+    "Loaded",
+    "Places",
+    "Strictness",
+    "load",
+    "places",
+    "variables",
+]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration and where it is from.
+
+    Attributes:
+        files: paths of the files that were read, in the order in which they count.
+        settings: for each key that was set, the settings that count (:mod:`cdi_hpc.config.settings`).
+
+    """
+
+    configuration: Configuration = field(default_factory=Configuration)
+    files: tuple[str, ...] = ()
+    settings: Mapping[tuple[str, ...], tuple[Setting, ...]] = field(default_factory=dict)
+
+
+#: Variables that set keys. They are in the key of a compiled plan, so they are here as well as in the schema, which
+#: takes time to read.
+VARIABLES = ("CDI_HPC_ALL_MEANS", "CDI_HPC_DIRS", "CDI_HPC_PREFLIGHT", "CDI_HPC_STRICT", "CDI_HPC_UNKNOWN_HOOKS")
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that set keys and are set, by name."""
+    return {name: environ[name] for name in VARIABLES if environ.get(name)}
+
+
+def load(
+    environ: Mapping[str, str], uid: int, witness: Witness | None = None, *, where: Places | None = None
+) -> Loaded:
+    """The configuration of this process. Where there are neither files nor variables, that is two calls of open(2).
+
+    Args:
+        environ: the environment. An empty one leaves only the administrator's files: for what is made for everybody.
+        uid: of the user.
+        witness: is told of every file, also of those that are not there.
+        where: the files; default: :func:`places`.
+
+    Raises:
+        CdiError: with everything that is wrong, each with file and line; a file that somebody else could have written
+            is not read.
+
+    """
+    found = where or places(environ, uid)
+    told = witness or Witness()
+    problems: list[Problem] = []
+    site = _collected(partial(files.read_site, found, told), problems)
+    user = _collected(partial(files.read_user, found, told), problems)
+    if problems:
+        raise CdiError(problems)
+    if not site and not user and not variables(environ):
+        return Loaded()
+    return _loaded(site, user, environ)
+
+
+def _collected(read: Callable[[], Iterable[T]], problems: list[Problem]) -> list[T]:
+    """Everything that is read, or nothing and one problem more."""
+    try:
+        return list(read())
+    except CdiError as error:
+        problems += error.problems
+        return []
+
+
+def _loaded(site: Sequence[ConfigFile], user: Sequence[ConfigFile], environ: Mapping[str, str]) -> Loaded:
+    # Imported here: most machines have no configuration, and nobody should wait for what reads it.
+    from cdi_hpc.config.build import build
+    from cdi_hpc.config.settings import join, of_environment, of_file
+
+    problems: list[Problem] = []
+    found = [setting for file in site for setting in _collected(partial(of_file, file, "site"), problems)]
+    found += [setting for file in user for setting in _collected(partial(of_file, file, "user"), problems)]
+    found += _collected(partial(of_environment, environ), problems)
+    if problems:
+        raise CdiError(problems)
+    joined = join(found)
+    return Loaded(build(joined), tuple(file.path for file in (*site, *user)), joined)

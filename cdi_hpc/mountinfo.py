@@ -1,4 +1,4 @@
-"""/proc/self/mountinfo (proc_pid_mountinfo(5)), as far as it is needed: where something is mounted."""
+"""/proc/self/mountinfo (proc_pid_mountinfo(5)), as far as it is needed: what is mounted where."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ def mount_points(path: str = "/proc/self/mountinfo") -> tuple[str, ...]:
     """Mount points of this process's namespace, sorted, each once."""
     with open(path, "rb") as stream:
         return parse(stream.read())
+
+
+def mount_types(path: str = "/proc/self/mountinfo") -> dict[str, str]:
+    """Mount point -> type of the file system on it; of several at one point the newest."""
+    types = {}
+    with open(path, "rb") as stream:
+        for line in stream:
+            before, separator, after = line.partition(b" - ")
+            fields = before.split(b" ")
+            if separator and len(fields) > _MOUNT_POINT:
+                point = _unescape(fields[_MOUNT_POINT]).decode("utf-8", "surrogateescape")
+                types[point] = after.split(b" ", 1)[0].decode("ascii", "replace")
+    return types
 
 
 def parse(text: bytes) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ _COMMANDS = {
     "config": "cdi_hpc.cli.config",
     "doctor": "cdi_hpc.cli.doctor",
     "generate": "cdi_hpc.cli.generate",
+    "lock": "cdi_hpc.cli.lock",
 }
 
 

@@ -1,0 +1,9 @@
+"""What may be wrong with a host, an image or a request, looked for before a launch meets it.
+
+checks.py    a check, a finding, and the table of all checks
+kernel.py    namespaces, limits, overlays, FUSE
+programs.py  the native runner, launchers, drop-ins, tools
+places.py    directories that we use
+specs.py     spec files, the devices of a request, access to them
+images.py    an image, and what a plan finds in it
+"""

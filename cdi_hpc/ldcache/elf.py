@@ -85,6 +85,11 @@ FLAGS: dict[str, Callable[[Any, int], int | None]] = {
 }
 
 
+#: What reading a file raises that makes no sense. OverflowError: an offset that no file can have; OSError: the same on
+#: a file system, or a read error.
+NONSENSE = (ELFError, OverflowError, OSError, ValueError, struct.error)
+
+
 @functools.cache
 def _structs(elfclass: int) -> Any:
     """The structures of a class, in the byte order of this machine: ldconfig knows no other."""
@@ -99,7 +104,86 @@ def _first_words(names: Mapping[str, int], wanted: Iterable[str]) -> frozenset[b
 
 
 _SEGMENTS = _first_words(ENUM_P_TYPE_BASE, ("PT_LOAD", "PT_DYNAMIC", "PT_GNU_PROPERTY"))
-_TAGS = _first_words(ENUM_D_TAG_COMMON, ("DT_NULL", "DT_STRTAB", "DT_SONAME"))
+_NAMES = ("DT_STRTAB", "DT_SONAME")
+
+
+@functools.cache
+def _tag_words(tags: tuple[str, ...]) -> frozenset[bytes]:
+    return _first_words(ENUM_D_TAG_COMMON, ("DT_NULL", *tags))
+
+
+@dataclass(frozen=True)
+class Object:
+    """An ELF file that the dynamic loader has something to do with.
+
+    Attributes:
+        size: of the file.
+        flags: kind and ABI as the cache records them.
+        word: bytes in an address.
+        structs: the structures of its class (pyelftools).
+        segments: the program headers that say something here.
+        dynamic: where the dynamic section is.
+
+    """
+
+    file: BinaryIO
+    size: int
+    flags: int
+    word: int
+    structs: Any
+    segments: list[Any]
+    dynamic: int
+
+    def entries(self, tags: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+        """Entries of the dynamic section with these tags, in order."""
+        each = self.structs.Elf_Dyn.sizeof()
+        words = _tag_words(tags)
+        data = _at(self.file, self.dynamic, _MAX_DYNAMIC)
+        for at in range(0, len(data) - each + 1, each):
+            # As for program headers; a tag's upper half is zero or it is none of these.
+            if data[at : at + 4] in words:
+                entry = struct_parse(self.structs.Elf_Dyn, BytesIO(data[at : at + each]))
+                if entry.d_tag == "DT_NULL":
+                    return
+                yield entry.d_tag, entry.d_val
+
+    def offset(self, address: int) -> int:
+        """Where an address is in the file."""
+        for segment in self.segments:
+            if segment.p_type == "PT_LOAD" and 0 <= address - segment.p_vaddr < segment.p_filesz:
+                offset: int = address - segment.p_vaddr + segment.p_offset
+                return offset
+        return address
+
+    def bytes_at(self, offset: int, size: int) -> bytes:
+        """Of the file; fewer at its end."""
+        return _at(self.file, offset, size)
+
+
+def open_object(file: BinaryIO, machine: str, types: tuple[str, ...] = ("ET_DYN",)) -> Object | None:
+    """An ELF file of one of these types with a dynamic section, if ``machine`` (a key of :data:`FLAGS`) runs it.
+
+    Raises:
+        ELFError, OverflowError, OSError, ValueError, struct.error: it makes no sense, or can't be read.
+
+    """
+    size = file.seek(0, os.SEEK_END)
+    start = _at(file, 0, _MIN_SIZE)
+    if size < _MIN_SIZE or start[:4] != b"\x7fELF":
+        return None
+    word = {1: 4, 2: _WORD_64}.get(start[4])
+    if word is None:
+        return None
+    structs = _structs(word * 8)
+    header = struct_parse(structs.Elf_Ehdr, BytesIO(start))
+    flags = FLAGS[machine](header, word)
+    if header.e_type not in types or flags is None:
+        return None
+    segments = _segments(file, structs, header, size)
+    dynamic = [segment for segment in segments or () if segment.p_type == "PT_DYNAMIC"]
+    if not segments or not dynamic or not dynamic[-1].p_filesz or dynamic[-1].p_offset > size:
+        return None
+    return Object(file, size, flags, word, structs, segments, dynamic[-1].p_offset)
 
 
 def _at(file: BinaryIO, offset: int, size: int) -> bytes:
@@ -118,26 +202,6 @@ def _segments(file: BinaryIO, structs: Any, header: Any, size: int) -> list[Any]
     # Looked at before they are taken apart: most are of no interest, and taking one apart takes long.
     wanted = [at for at in range(0, table, each) if data[at : at + 4] in _SEGMENTS]
     return [struct_parse(structs.Elf_Phdr, BytesIO(data[at : at + each])) for at in wanted]
-
-
-def _dynamic(file: BinaryIO, structs: Any, offset: int) -> Iterator[tuple[str, int]]:
-    each = structs.Elf_Dyn.sizeof()
-    data = _at(file, offset, _MAX_DYNAMIC)
-    for at in range(0, len(data) - each + 1, each):
-        # As above; a tag's upper half is zero or it is none of these.
-        if data[at : at + 4] in _TAGS:
-            entry = struct_parse(structs.Elf_Dyn, BytesIO(data[at : at + each]))
-            if entry.d_tag == "DT_NULL":
-                return
-            yield entry.d_tag, entry.d_val
-
-
-def _file_offset(segments: list[Any], address: int) -> int:
-    for segment in segments:
-        if segment.p_type == "PT_LOAD" and 0 <= address - segment.p_vaddr < segment.p_filesz:
-            offset: int = address - segment.p_vaddr + segment.p_offset
-            return offset
-    return address
 
 
 def _strings_and_soname(entries: Iterator[tuple[str, int]]) -> tuple[int | None, int | None]:
@@ -193,42 +257,27 @@ def read(file: BinaryIO, machine: str, *, isa_level: bool = True) -> Library | N
     """
     try:
         return _read(file, machine, isa_level=isa_level)
-    # OverflowError: an offset that no file can have; OSError: the same on a file system, or a read error.
-    except (ELFError, OverflowError, OSError, ValueError, struct.error):
+    except NONSENSE:
         return None
 
 
 def _read(file: BinaryIO, machine: str, *, isa_level: bool) -> Library | None:
-    size = file.seek(0, os.SEEK_END)
-    start = _at(file, 0, _MIN_SIZE)
-    if size < _MIN_SIZE or start[:4] != b"\x7fELF":
+    found = open_object(file, machine)
+    if found is None:
         return None
-    word = {1: 4, 2: _WORD_64}.get(start[4])
-    if word is None:
-        return None
-    structs = _structs(word * 8)
-    header = struct_parse(structs.Elf_Ehdr, BytesIO(start))
-    flags = FLAGS[machine](header, word)
-    if header.e_type != "ET_DYN" or flags is None:
-        return None
-    segments = _segments(file, structs, header, size)
-    if not segments:
-        return None
-    dynamic = [segment for segment in segments if segment.p_type == "PT_DYNAMIC"]
-    if not dynamic or not dynamic[-1].p_filesz or dynamic[-1].p_offset > size:
-        return None
-    strings, soname = _strings_and_soname(_dynamic(file, structs, dynamic[-1].p_offset))
+    strings, soname = _strings_and_soname(found.entries(_NAMES))
     if strings is None:
         return None
-    at = _file_offset(segments, strings)
-    if at > size:
+    at = found.offset(strings)
+    if at > found.size:
         return None
     name = None
     if soname is not None:
-        name = _name(file, at + soname, size)
+        name = _name(file, at + soname, found.size)
         if name is None:
             return None
-    return Library(name, flags, _isa_level(file, segments, word) if isa_level and machine == "x86_64" else 0)
+    wanted = isa_level and machine == "x86_64"
+    return Library(name, found.flags, _isa_level(file, found.segments, found.word) if wanted else 0)
 
 
 def _name(file: BinaryIO, at: int, size: int) -> str | None:

@@ -12,8 +12,9 @@ import pytest
 #: Where a launch might leave something behind.
 LEFTOVERS_IN = ("/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "/tmp"), os.environ["HOME"])
 
-#: What may stay: compiled plans, that is what they are for; the state that Apptainer keeps in every home.
-MAY_STAY = re.compile(r"cdi-hpc(-[0-9]+)?|\.apptainer")
+#: What may stay: compiled plans, that is what they are for; what Apptainer keeps in every home, and
+#: Charliecloud in its storage for images.
+MAY_STAY = re.compile(r"cdi-hpc(-[0-9]+)?|\.apptainer|[a-z]+\.ch")
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +22,15 @@ def host_as_it_was(lab, canary, tmp_path) -> Iterator[None]:
     """No launch leaves a mount, a file or a process's directory behind on the host."""
     before = host_state()
     yield
-    assert host_state() == before
+    after = host_state()
+    assert after == before, f"left behind: {sorted(after - before)}, gone: {sorted(before - after)}"
 
 
-def host_state() -> dict[str, object]:
-    listings = {
-        directory: sorted(name for name in os.listdir(directory) if not MAY_STAY.fullmatch(name))
-        for directory in LEFTOVERS_IN
-    }
-    return {"mounts": Path("/proc/self/mountinfo").read_text().splitlines(), **listings}
+def host_state() -> set[str]:
+    """A line for each mount and for each name where something might be left."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    names = (f"{place}/{name}" for place in LEFTOVERS_IN for name in os.listdir(place) if not MAY_STAY.fullmatch(name))
+    return {*mounts, *names}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -67,6 +67,7 @@ def compile_dressing(dressing: Dressing, program: str) -> Compiled:
         wire.Program(program),
         *(_word(word) for word in dressing.words),
         *([wire.Squashfs(dressing.squashfs, dressing.place)] if dressing.squashfs else []),
+        *([wire.Peers(dressing.peers.prefix, dressing.peers.variable)] if dressing.peers else []),
         *compiled.records,
         *([wire.Place(dressing.place)] if dressing.steps else []),
         *(wire.Move(place, to) for place, to in dressing.moves),

@@ -172,11 +172,25 @@ class StageArg:
 
 @dataclass(frozen=True)
 class Squashfs:
-    """A SquashFS file that squashfuse serves at a directory; once, before the steps."""
+    """The SquashFS at an offset in a file, which squashfuse serves at a directory; once, before the steps."""
 
     name: ClassVar[str] = "squashfs"
     path: str
     mountpoint: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Launches that share a container: only the first of them does the steps; once, before them.
+
+    ``path`` is that of a file which the launcher makes when it begins the container, or its beginning; the value of
+    ``variable`` ends it, or where that is not set, the parent's process id.
+    """
+
+    name: ClassVar[str] = "peers"
+    path: str
+    variable: str
 
 
 @dataclass(frozen=True)
@@ -300,13 +314,13 @@ class Restrict:
 Origin = Union[SameFile, SameDirectory, SameNode, Absent, SameLink]
 Step = Union[Mkdir, Mkfile, Copy, Symlink, Bind, BindStaged, Overlay, Mount, Restrict]
 Word = Union[Arg, KeepArg, StageArg]
-Record = Union[Origin, Warn, Note, Env, Default, Program, Word, Squashfs, Step, Place, Move]
+Record = Union[Origin, Warn, Note, Env, Default, Program, Word, Squashfs, Peers, Step, Place, Move]
 
 _STEPS = (Mkdir, Mkfile, Copy, Symlink, Bind, BindStaged, Overlay, Mount, Restrict)
 _ROOT_MAKERS = (Bind, Overlay, Mount)
 _WORDS = (Arg, KeepArg, StageArg)
 _STAGE_USERS = (Copy, BindStaged, Overlay, StageArg)
-_ONCE = (Program, Squashfs, Place)
+_ONCE = (Program, Squashfs, Peers, Place)
 
 
 @dataclass(frozen=True)
@@ -392,7 +406,7 @@ class _Order:
             return "it is a word for a program that has not been named"
         if isinstance(record, _ONCE) and type(record) in self.seen:
             return "a plan has one"
-        if isinstance(record, Squashfs) and self.has_steps:
+        if isinstance(record, (Squashfs, Peers)) and self.has_steps:
             return "it comes before the steps"
         if isinstance(record, Place) and not self.has_steps:
             return "there is no tree yet"
@@ -513,6 +527,7 @@ _CHECKS: dict[str, Callable[[bytes], bool]] = {
     "inode": _U64,
     "rdev": _U64,
     "size": _U64,
+    "offset": _U64,
     "mtime": _TIME,
     "ctime": _TIME,
     "st_mode": _U32,
@@ -528,6 +543,7 @@ _CHECKS: dict[str, Callable[[bytes], bool]] = {
     "text": _is_text,
     "word": _is_text,
     "index": _INDEX,
+    "variable": _is_text,
     "prefix": _is_text,
     "suffix": _is_text,
     "fstype": bool,

@@ -27,7 +27,7 @@ enum plan_kind {
     PLAN_FILE, PLAN_DIR, PLAN_NODE, PLAN_ABSENT, PLAN_LINK,             /* what it was made from */
     PLAN_WARN, PLAN_NOTE, PLAN_ENV, PLAN_DEFAULT,                       /* what to say, and the environment */
     PLAN_PROGRAM, PLAN_ARG, PLAN_KEEP, PLAN_STAGEARG,                   /* a launcher and its command line */
-    PLAN_SQUASHFS,                                                      /* before the steps */
+    PLAN_SQUASHFS, PLAN_PEERS,                                          /* before the steps */
     PLAN_MKDIR, PLAN_MKFILE, PLAN_COPY, PLAN_SYMLINK,                   /* steps */
     PLAN_BIND, PLAN_BINDSTAGED, PLAN_OVERLAY, PLAN_MOUNT, PLAN_RESTRICT,
     PLAN_PLACE, PLAN_MOVE,                                              /* after the steps */
@@ -65,7 +65,9 @@ struct plan {
     ino_t stage_inode;
     bool has_steps;       /* without any, no namespace is needed: neither plan_enter nor plan_apply */
     const char *place;    /* directory of the host that the tree is put over, or NULL: it becomes the root directory */
-    const char *squashfs; /* SquashFS file that plan_serve serves, or NULL */
+    const char *squashfs; /* file with a SquashFS that plan_serve serves, or NULL */
+    const char *offset;   /* where in the file that begins, a number */
+    const char *peers[2]; /* launches that share a container, for plan_is_first; NULL without any */
     const char *program;  /* launcher to execute in place of the user's command, or NULL */
     struct plan_server server;
 };
@@ -95,6 +97,11 @@ bool plan_fresh(struct plan *plan, struct plan_complaint *complaint);
  * and the launch may be made another way. Does nothing for a plan without `squashfs`. Between plan_fresh and
  * plan_enter. */
 bool plan_serve(struct plan *plan, struct plan_complaint *complaint);
+
+/* Whether this launch is the first of those that share a container, and has to apply the plan; the others only execute
+ * the launcher. It is, where the plan knows of no others. `directory`: one of ours, for a lock. False with a complaint
+ * where that is refused. After plan_fresh, before plan_serve; a process with one thread. */
+bool plan_is_first(const struct plan *plan, const char *directory, bool *first, struct plan_complaint *complaint);
 
 /* New user and mount namespaces in which uid and gid are what they were (Python: runner.enter_namespaces). */
 bool plan_enter(struct plan_complaint *complaint);

@@ -366,6 +366,7 @@ static int do_step(struct work *work, const struct plan_record *record, bool *re
     case PLAN_ARG:
     case PLAN_KEEP:
     case PLAN_STAGEARG:
+    case PLAN_PEERS:
     case PLAN_END:
         break;
     }
@@ -432,6 +433,7 @@ static void describe(const struct plan_record *record, const char *error, struct
     case PLAN_ARG:
     case PLAN_KEEP:
     case PLAN_STAGEARG:
+    case PLAN_PEERS:
     case PLAN_END:
         break;
     }

@@ -119,6 +119,7 @@ static bool holds(const struct plan_record *record)
     case PLAN_KEEP:
     case PLAN_STAGEARG:
     case PLAN_SQUASHFS:
+    case PLAN_PEERS:
     case PLAN_MKDIR:
     case PLAN_MKFILE:
     case PLAN_COPY:

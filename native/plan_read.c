@@ -188,8 +188,10 @@ static const struct shape {
     [PLAN_KEEP] = {"keep", {is_index}},
     /* prefix, path in the stage, suffix */
     [PLAN_STAGEARG] = {"stagearg", {is_text, is_below, is_text}},
-    /* file, directory that it is mounted on */
-    [PLAN_SQUASHFS] = {"squashfs", {is_host_path, is_below_root}},
+    /* file, directory that it is mounted on, where in the file it begins */
+    [PLAN_SQUASHFS] = {"squashfs", {is_host_path, is_below_root, is_number}},
+    /* path of the launcher's file, variable that ends it */
+    [PLAN_PEERS] = {"peers", {is_host_path, is_text}},
     [PLAN_MKDIR] = {"mkdir", {is_place, is_mode}},
     [PLAN_MKFILE] = {"mkfile", {is_place, is_mode}},
     [PLAN_COPY] = {"copy", {is_below, is_place, is_mode}},
@@ -319,6 +321,7 @@ static const char *place_of(const struct plan_record *record)
     case PLAN_KEEP:
     case PLAN_STAGEARG:
     case PLAN_SQUASHFS:
+    case PLAN_PEERS:
     case PLAN_PLACE:
     case PLAN_MOVE:
     case PLAN_END:
@@ -381,6 +384,7 @@ static const unsigned needs[] = {
     [PLAN_KEEP] = NEEDS_PROGRAM,
     [PLAN_STAGEARG] = NEEDS_PROGRAM | NEEDS_STAGE,
     [PLAN_SQUASHFS] = ONCE | NEEDS_NO_STEP,
+    [PLAN_PEERS] = ONCE | NEEDS_NO_STEP,
     [PLAN_PLACE] = ONCE | NEEDS_STEP,
     [PLAN_MOVE] = NEEDS_PLACE,
     [PLAN_END] = 0,
@@ -389,7 +393,7 @@ static const unsigned needs[] = {
 static bool is_second(const struct plan *plan, enum plan_kind kind)
 {
     return (kind == PLAN_PROGRAM && plan->program != NULL) || (kind == PLAN_SQUASHFS && plan->squashfs != NULL) ||
-           (kind == PLAN_PLACE && plan->place != NULL);
+           (kind == PLAN_PLACE && plan->place != NULL) || (kind == PLAN_PEERS && plan->peers[0] != NULL);
 }
 
 /* Which of its needs a record lacks, or NULL. */
@@ -439,6 +443,10 @@ static void remember(struct plan *plan, const struct plan_record *record)
         plan->program = record->field[0];
     } else if (record->kind == PLAN_SQUASHFS) {
         plan->squashfs = record->field[0];
+        plan->offset = record->field[2];
+    } else if (record->kind == PLAN_PEERS) {
+        plan->peers[0] = record->field[0];
+        plan->peers[1] = record->field[1];
     } else if (record->kind == PLAN_PLACE) {
         plan->place = record->field[0];
     }

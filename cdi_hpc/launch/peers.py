@@ -19,7 +19,7 @@ from cdi_hpc.backend import Peers
 
 #: Seconds between two looks at the file, and how long the launcher has to make it.
 _PAUSE = 0.001
-_PATIENCE = 30.0
+PATIENCE = 30.0
 
 
 def path_of(peers: Peers, environ: Mapping[str, str], parent: int) -> str:
@@ -78,7 +78,7 @@ def _hold_until_made(fd: int, path: str) -> None:
 
 
 def _wait(path: str, launcher: int) -> None:
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + PATIENCE
     while not os.path.lexists(path) and time.monotonic() < end:
         os.kill(launcher, 0)
         time.sleep(_PAUSE)

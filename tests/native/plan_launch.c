@@ -4,7 +4,8 @@
  *
  * reads the plan, does its steps if it has any, and executes its program; WORDs are the user's own. A plan without a
  * program executes COMMAND. Where an overlay or an image is refused, a COMMAND shows what is left; without one, the
- * exit status is 124. Variables: CDI_HPC_MOUNT_API as for cdi-hpc-run; NO_NEW_PRIVS; NOT_FRESH: whatever has changed.
+ * exit status is 124. Variables: CDI_HPC_MOUNT_API as for cdi-hpc-run; NO_NEW_PRIVS; NOT_FRESH: whatever has changed;
+ * PEERS: directory for the locks of launches that share a container.
  */
 #include "plan.h"
 
@@ -58,10 +59,15 @@ int main(int argc, char **argv)
                                         : plan_words(&plan, "launcher", argv + 2, (size_t)given, command, &complaint);
     if (words == NULL)
         return fail(FAILED, "words", &complaint);
-    int status = plan.has_steps ? dress(&plan, &complaint) : 0;
+    bool first = true;
+    const char *locks = getenv("PEERS");
+    if (locks != NULL && !plan_is_first(&plan, locks, &first, &complaint))
+        return fail(FAILED, "peers", &complaint);
+    bool dresses = plan.has_steps && first;
+    int status = dresses ? dress(&plan, &complaint) : 0;
     if (status == REFUSED && *command != NULL)
         execvp(*command, command);
-    if (status == 0 && plan.has_steps && !plan_drop_privileges(getenv("NO_NEW_PRIVS") != NULL, &complaint))
+    if (status == 0 && dresses && !plan_drop_privileges(getenv("NO_NEW_PRIVS") != NULL, &complaint))
         status = fail(FAILED, "privileges", &complaint);
     if (status == 0)
         execvp(plan.program == NULL ? words[0] : plan.program, words);

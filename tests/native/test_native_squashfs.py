@@ -128,6 +128,15 @@ def test_the_tree_can_become_the_root_as_well(launcher, lab, place):
     assert launcher.said(*steps, command=["sh", "-c", text]).splitlines() == ["/", "image", "no host"]
 
 
+def test_a_file_system_in_a_file_is_served_from_where_it_begins(launcher, file, place, tmp_path):
+    """As in a SIF file."""
+    shifted = tmp_path / "shifted"
+    shifted.write_bytes(b"x" * 8192 + file.read_bytes())
+    steps = [state_of(shifted), wire.Squashfs(str(shifted), str(place), 8192), wire.Bind(str(place), "/")]
+    out = launcher.said(*steps, wire.Place(str(place)), command=["cat", f"{place}/opt/own"])
+    assert out == "the image's\n"
+
+
 def test_nothing_is_left_when_the_command_ends(launcher, file, place, mark):
     before = Path("/proc/self/mountinfo").read_text()
     with started(launcher, *plan(file, place), command=["sh", "-c", READY]):

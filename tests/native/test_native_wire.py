@@ -36,6 +36,7 @@ HEAD_AND_ROOT = st.one_of(
     st.builds(wire.Overlay, st.just("/"), BELOW, PLACES, st.booleans(), MODES, FLAGS),
     st.builds(wire.Mount, WORDS, TEXTS, st.just("/"), FLAGS, TEXTS),
 )
+LIMITS = st.from_regex(r"([0-9]{1,9}[kKmMgGtTpPeE%]?)?", fullmatch=True)
 RECORDS = st.one_of(
     st.builds(wire.SameFile, PLACES, U64, U64, U64, TIMES, TIMES),
     st.builds(wire.SameDirectory, PLACES, U64, U64, TIMES, TIMES),
@@ -52,7 +53,7 @@ RECORDS = st.one_of(
     st.builds(wire.Symlink, PLACES, WORDS),
     st.builds(wire.Bind, PLACES, PLACES, st.booleans(), FLAGS, PROPAGATIONS),
     st.builds(wire.BindStaged, BELOW, PLACES, FLAGS),
-    st.builds(wire.Overlay, PLACES, BELOW, PLACES, st.booleans().filter(lambda writable: not writable), MODES, FLAGS),
+    st.builds(wire.Overlay, PLACES, BELOW, PLACES, st.just(value=False), MODES, FLAGS, LIMITS),
     st.builds(wire.Mount, WORDS, TEXTS, PLACES, FLAGS, TEXTS),
     st.builds(wire.Restrict, PLACES, FLAGS),
 )
@@ -68,7 +69,12 @@ LAUNCHERS = st.builds(
         max_size=6,
     ),
 )
-IMAGES = st.builds(lambda path, place: (wire.SameFile(path, 1, 2, 3, 4, 5), wire.Squashfs(path, place)), PLACES, PLACES)
+IMAGES = st.builds(
+    lambda path, place, offset: (wire.SameFile(path, 1, 2, 3, 4, 5), wire.Squashfs(path, place, offset)),
+    PLACES,
+    PLACES,
+    U64,
+)
 ENDINGS = st.builds(
     lambda place, moves: (wire.Place(place), *moves), PLACES, st.lists(st.builds(wire.Move, PLACES, PLACES))
 )
@@ -81,11 +87,12 @@ PLANS = st.one_of(
         st.lists(RECORDS, max_size=12),
     ),
     st.builds(
-        lambda launcher, image, root, steps, ending: wire.WirePlan(
-            KEY, 0, 0, "/a/stage", (*launcher, *image, root, *steps, *ending)
+        lambda launcher, image, peers, root, steps, ending: wire.WirePlan(
+            KEY, 0, 0, "/a/stage", (*launcher, *image, *peers, root, *steps, *ending)
         ),
         st.just(()) | LAUNCHERS,
         st.just(()) | IMAGES,
+        st.lists(st.builds(wire.Peers, PLACES, TEXTS), max_size=1),
         HEAD_AND_ROOT,
         st.lists(RECORDS, max_size=3),
         ENDINGS,
@@ -208,7 +215,7 @@ ROOT = fields_of("bind", "/", "/", "1", "", "")
 STAGE = fields_of("stage", "/s")
 PROGRAM = fields_of("program", "/usr/bin/ch-run")
 IMAGE = fields_of("file", "/a.sqfs", "1", "2", "3", "4", "5")
-SQUASHFS = fields_of("squashfs", "/a.sqfs", "/run/user/1/cdi-hpc/image")
+SQUASHFS = fields_of("squashfs", "/a.sqfs", "/run/user/1/cdi-hpc/image", "0")
 PLACE = fields_of("place", "/images/a")
 END = fields_of("end")
 
@@ -277,13 +284,17 @@ END = fields_of("end")
         (HEAD + IMAGE + SQUASHFS + SQUASHFS + ROOT + END, "record 'squashfs': a plan has one"),
         (HEAD + IMAGE + ROOT + SQUASHFS + END, "record 'squashfs': it comes before the steps"),
         (HEAD + SQUASHFS + ROOT + END, "no file record tells which file squashfs means"),
-        (HEAD + fields_of("squashfs", "/a.sqfs", "/x/../y") + ROOT + END, "field 2 of record 'squashfs' can't be"),
-        (HEAD + fields_of("squashfs", "/a.sqfs", "/") + ROOT + END, "field 2 of record 'squashfs' can't be"),
+        (HEAD + fields_of("squashfs", "/a.sqfs", "/x/../y", "0") + ROOT + END, "field 2 of record 'squashfs' can't be"),
+        (HEAD + fields_of("squashfs", "/a.sqfs", "/", "0") + ROOT + END, "field 2 of record 'squashfs' can't be"),
+        (HEAD + fields_of("squashfs", "/a.sqfs", "/x", "-1") + ROOT + END, "field 3 of record 'squashfs' can't be"),
         (HEAD + PLACE + ROOT + END, "record 'place': there is no tree yet"),
         (HEAD + ROOT + PLACE + PLACE + END, "record 'place': a plan has one"),
         (HEAD + ROOT + fields_of("place", "/") + END, "field 1 of record 'place' can't be '/'"),
         (HEAD + ROOT + fields_of("place", "a") + END, "field 1 of record 'place' can't be 'a'"),
         (HEAD + ROOT + PLACE + fields_of("mkdir", "/a", "493") + END, "it comes after the tree was put at its place"),
+        (HEAD + ROOT + fields_of("peers", "/x", "") + END, "record 'peers': it comes before the steps"),
+        (HEAD + fields_of("peers", "x", "") + ROOT + END, "field 1 of record 'peers' can't be 'x'"),
+        (HEAD + 2 * fields_of("peers", "/x", "") + ROOT + END, "record 'peers': a plan has one"),
         (HEAD + ROOT + fields_of("move", "/dev", "/dev") + END, "record 'move': the tree has not been put at a place"),
         (HEAD + ROOT + PLACE + fields_of("move", "/", "/dev") + END, "field 1 of record 'move' can't be '/'"),
         (HEAD + ROOT + PLACE + fields_of("move", "/dev", "/") + END, "field 2 of record 'move' can't be '/'"),
@@ -347,7 +358,7 @@ def test_every_kind_of_record_is_tried_above():
         "Mkfile",
     }
     generated |= {"Copy", "Symlink", "Bind", "BindStaged", "Overlay", "Mount", "Restrict"}
-    generated |= {"Default", "Program", "Arg", "KeepArg", "StageArg", "Squashfs", "Place", "Move"}
+    generated |= {"Default", "Program", "Arg", "KeepArg", "StageArg", "Squashfs", "Peers", "Place", "Move"}
     written = {kind.__name__: kind for kind in vars(wire).values() if isinstance(kind, type) and hasattr(kind, "name")}
     assert set(written) == generated
     assert {field.name for kind in written.values() for field in fields(kind)} <= set(wire._CHECKS)

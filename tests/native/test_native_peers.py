@@ -1,0 +1,112 @@
+"""Launches that share a container: one has a namespace of ours, the others are executed as they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from native_programs import HOST_ROOT, QUIET_SANITIZERS, Launcher
+
+from cdi_hpc import wire
+from cdi_hpc.backend import Peers
+from cdi_hpc.launch import peers
+
+#: A launcher: begins the container after a while, says in which namespace it is, and goes on.
+BEGIN = 'sleep 0.1; [ -e "$1" ] || : >"$1"; readlink /proc/self/ns/mnt; sleep 0.3'
+
+#: The same by Python's half.
+BY_PYTHON = """
+import os, sys
+from cdi_hpc.launch import peers
+print("first" if peers.is_first(sys.argv[1], sys.argv[2]) else "other", flush=True)
+os.execvp("sh", ["sh", "-c", sys.argv[3], "sh", sys.argv[1]])
+"""
+
+
+@pytest.fixture
+def plan(launcher, tmp_path) -> list[wire.Record]:
+    place = tmp_path / "place"
+    place.mkdir()
+    made = str(tmp_path / "made")
+    words = [wire.Arg("-c"), wire.Arg(BEGIN), wire.Arg("sh"), wire.Arg(made)]
+    return [wire.Program("/bin/sh"), *words, wire.Peers(made, ""), HOST_ROOT, wire.Place(str(place))]
+
+
+def started(launcher: Launcher, plan: list[wire.Record], number: int) -> list[subprocess.Popen[str]]:
+    launcher.env["PEERS"] = str(launcher.directory)
+    argv = launcher.argv(*plan)
+    env = {**os.environ, **QUIET_SANITIZERS, **launcher.env}
+    return [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) for _ in range(number)]
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[str]:
+    said = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes)
+    return said
+
+
+def test_one_of_many_launches_makes_the_container(launcher, plan):
+    said = ended(started(launcher, plan, 8))
+    host = os.readlink("/proc/self/ns/mnt")
+    assert (said.count(host), len(set(said))) == (7, 2)
+
+
+def test_the_next_group_need_not_wait_for_the_container_of_the_last_to_end(launcher, plan, tmp_path):
+    plan[2] = wire.Arg(BEGIN.replace("sleep 0.3", "exec sleep 30"))
+    before = started(launcher, plan, 1)
+    wait_for(tmp_path / "made")
+    (tmp_path / "made").unlink()  # as the launcher does when all have joined
+    plan[2] = wire.Arg(BEGIN)
+    (said,) = ended(started(launcher, plan, 1))
+    assert said != os.readlink("/proc/self/ns/mnt")
+    assert before[0].poll() is None
+    before[0].kill()
+    before[0].communicate(timeout=60)
+
+
+def test_when_the_first_fails_the_next_one_is_the_first(launcher, plan):
+    failing = [*plan[:2], wire.Arg("exit 3"), *plan[3:]]
+    first = started(launcher, failing, 1)
+    assert first[0].wait(60) == 3
+    assert len(set(ended(started(launcher, plan, 3)))) == 2
+    first[0].communicate(timeout=60)
+
+
+def test_nobody_waits_for_the_end_of_a_pipe_because_of_the_lock(launcher, plan):
+    # It closes its end of the pipe, goes on, and never makes its file: so the lock is held all the time.
+    (process,) = started(launcher, [*plan[:2], wire.Arg("echo said; exec >&-; sleep 60"), *plan[3:]], 1)
+    assert process.stdout is not None
+    assert process.stdout.read() == "said\n"
+    assert process.poll() is None
+    process.kill()
+    process.wait(60)
+
+
+def test_by_python_it_is_the_same(tmp_path):
+    argv = [sys.executable, "-c", BY_PYTHON, str(tmp_path / "made"), str(tmp_path), BEGIN]
+    said = ended([subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(5)])
+    assert sorted(line.split()[0] for line in said) == ["first", *["other"] * 4]
+
+
+def test_the_file_is_named_by_a_variable_or_by_the_parent():
+    shared = Peers("/dev/shm/x-", "STEP")
+    assert peers.path_of(shared, {"STEP": "7"}, 12) == "/dev/shm/x-7"
+    assert peers.path_of(shared, {}, 12) == "/dev/shm/x-12"
+    assert peers.path_of(Peers("/dev/shm/x"), {"": "7"}, 12) == "/dev/shm/x"
+
+
+@pytest.mark.parametrize(("step", "end"), [({"STEP": "7"}, "7"), ({}, str(os.getpid()))])
+def test_c_names_it_in_the_same_way(launcher, plan, tmp_path, step, end):
+    plan[5] = wire.Peers(f"{tmp_path}/x-", "STEP")
+    (tmp_path / f"x-{end}").touch()
+    launcher.env.update(step)
+    assert ended(started(launcher, plan, 1)) == [os.readlink("/proc/self/ns/mnt")]
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)

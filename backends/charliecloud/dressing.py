@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cdi_hpc.backend import Dressing, Invocation, Located, Peers, Profile, Text, Variable, Word
-from cdi_hpc.backends.charliecloud import environment, words
+from cdi_hpc.backends.charliecloud import environment, images, words
 from cdi_hpc.backends.charliecloud.wishes import Wishes
 from cdi_hpc.compose import UNDERLAY, Composition, compose
 from cdi_hpc.errors import CdiError, Problem
@@ -84,6 +84,9 @@ def dress(
 ) -> Dressing:
     """See :meth:`cdi_hpc.backend.Backend.adapt`."""
     fitting = _Fitting(plan, Wishes.of(invocation, profile, environ), located, host, witness)
+    stored = images.stored_path(invocation, environ)
+    if stored is not None:  # an image of that name would come first
+        witness.saw(stored, "name")
     variables = _set_variables(fitting)
     if fitting.wishes.has("--join-pid"):
         return _joining(fitting, variables)
@@ -130,7 +133,7 @@ def _set_variables(fitting: _Fitting) -> tuple[Variable, ...]:
 
 
 def _joining(fitting: _Fitting, variables: tuple[Variable, ...]) -> Dressing:
-    message = "--join-pid: the container has the devices that it was started with; only variables are set"
+    message = "--join-pid: the container has the devices that it was started with, and no others"
     return Dressing(
         words=tuple(words.rewritten(fitting.wishes.invocation, fitting.changes, tuple(fitting.first))),
         variables=variables,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cdi_hpc.backend import Invocation, Profile
+from cdi_hpc.errors import CdiError, Problem
 
 #: Size of what is written to an image with --write-fake, of the memory, where none is given (bin/ch-run.c).
 _DEFAULT_SIZE = "12%"
+
+_SIZE = re.compile(r"[0-9]+[kKmMgGtTpPeE%]?\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,19 @@ class Wishes:
 
     @property
     def fake_size(self) -> str | None:
-        """Size of the tmpfs for what is written to the image, as tmpfs(5) has it; None without one."""
+        """Size of the tmpfs for what is written to the image, as tmpfs(5) has it; None without one.
+
+        Raises:
+            CdiError: it is none.
+
+        """
         sizes = self.values("--write-fake")
-        if sizes:
-            return sizes[-1] or _DEFAULT_SIZE
-        return _DEFAULT_SIZE if self.home_on_fake else None
+        if not sizes and not self.home_on_fake:
+            return None
+        size = (sizes and sizes[-1]) or _DEFAULT_SIZE
+        if not _SIZE.match(size):
+            raise CdiError(Problem(f"--write-fake={size}", "is no size of a file system", "write 500m, 2g or 12%"))
+        return size
 
     @property
     def writes_through(self) -> bool:

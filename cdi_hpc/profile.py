@@ -175,6 +175,9 @@ def checked(profile: Profile, backend: str, program: str) -> Profile:
     """
     if profile.style == "getopt" and profile.subcommands:
         raise _faulty(backend, "'getopt' has no subcommands")
+    for subcommand in profile.subcommands:
+        if not subcommand.words or not all(re.fullmatch(r"[^-\s]\S*", word) for word in subcommand.words):
+            raise _faulty(backend, f"subcommand {subcommand.words!r}")
     for option in (*profile.options, *(option for each in profile.subcommands for option in each.options)):
         if not option.names or not all(_OPTION_NAME.fullmatch(name) and "," not in name for name in option.names):
             raise _faulty(backend, f"option names {option.names!r}")

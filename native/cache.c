@@ -9,8 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { SUFFIXED = PLAN_KEY_DIGITS + sizeof ".plan" };
-
 static bool is_own_directory(const char *path)
 {
     struct stat status;
@@ -64,14 +62,12 @@ static int open_directory(const struct cache *cache, struct plan_complaint *comp
     return -1;
 }
 
-int cache_open(const struct cache *cache, const char *key, struct plan_complaint *complaint)
+int cache_open_file(const struct cache *cache, const char *name, struct plan_complaint *complaint)
 {
     complaint->text[0] = '\0';
     CLOSED int directory = open_directory(cache, complaint);
     if (directory < 0)
         return -1;
-    char name[SUFFIXED];
-    snprintf(name, sizeof name, "%s.plan", key);
     int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {
         if (errno != ENOENT)
@@ -94,4 +90,11 @@ int cache_open(const struct cache *cache, const char *key, struct plan_complaint
         return fd;
     close(fd);
     return -1;
+}
+
+int cache_open(const struct cache *cache, const char *key, struct plan_complaint *complaint)
+{
+    char name[PLAN_KEY_DIGITS + sizeof ".plan"];
+    snprintf(name, sizeof name, "%s.plan", key);
+    return cache_open_file(cache, name, complaint);
 }

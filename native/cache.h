@@ -23,4 +23,7 @@ struct cache system_cache(void);
 /* Open the plan with this key. -1 where there is none, with a complaint if there is something that can't be trusted. */
 int cache_open(const struct cache *cache, const char *key, struct plan_complaint *complaint);
 
+/* The same for any file there, by its name. */
+int cache_open_file(const struct cache *cache, const char *name, struct plan_complaint *complaint);
+
 #endif

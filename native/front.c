@@ -15,9 +15,19 @@ static const struct {
 } tasks[] = {
     [FRONT_COMPILE] = {{"run", "--compile-and-run"}},
     [FRONT_RUN] = {{"run", "--runner=python"}},
+    [FRONT_EXEC_COMPILE] = {{"exec", "--compile-and-run"}},
+    [FRONT_EXEC] = {{"exec", "--runner=python"}},
     [FRONT_HELP] = {{"run", "--help"}},
     [FRONT_VERSION] = {{"--version", NULL}},
 };
+
+/* From which of our arguments on the front gets them. */
+static int first_argument(enum front_task task, int argc)
+{
+    if (task == FRONT_HELP || task == FRONT_VERSION)
+        return argc;
+    return task == FRONT_EXEC_COMPILE || task == FRONT_EXEC ? 0 : 1;
+}
 
 /* Our own file, "" if the kernel won't say. */
 static void find_ourselves(char path[PLAN_MAX_PATH])
@@ -44,7 +54,7 @@ int become_front(enum front_task task, int argc, char **argv)
     char own[PLAN_MAX_PATH], front[PLAN_MAX_PATH];
     find_ourselves(own);
     find_front(own, front);
-    FREED const char **words = calloc((size_t)argc + 3, sizeof *words);
+    FREED const char **words = calloc((size_t)argc + 4, sizeof *words);
     if (words == NULL) {
         say("error", "%s", strerror(ENOMEM));
         return FAILED;
@@ -53,7 +63,7 @@ int become_front(enum front_task task, int argc, char **argv)
     words[count++] = "cdi-hpc";
     for (size_t i = 0; i < 2 && tasks[task].word[i] != NULL; i++)
         words[count++] = tasks[task].word[i];
-    for (int i = 1; i < argc && task != FRONT_HELP && task != FRONT_VERSION; i++)
+    for (int i = first_argument(task, argc); i < argc; i++)
         words[count++] = argv[i];
     setenv("CDI_HPC_NATIVE", own, 1);
     execvp(front, (char **)(uintptr_t)words);

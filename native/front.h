@@ -5,6 +5,8 @@
 enum front_task {
     FRONT_COMPILE, /* compile a plan for this command line, then execute us again */
     FRONT_RUN,     /* do it all, without us */
+    FRONT_EXEC_COMPILE, /* the same two for a launcher, whose name is argv[0] */
+    FRONT_EXEC,
     FRONT_HELP,
     FRONT_VERSION,
 };

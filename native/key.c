@@ -10,6 +10,17 @@
  *
  * --env, --workdir, -v and -q are not in it: they don't change a plan. Whether a device is a relative file is asked of
  * its text alone, and rather yes than no: one key too many costs one compilation, one too few a wrong plan.
+ *
+ * That of a launch through a launcher has, after the groups:
+ *
+ *   "p:" real path of the launcher, "i:" IMAGE, "r:" the real path that leads to (empty: to none), "s:" WORD of the
+ *   subcommand,
+ *   for each option in its order: "D" a device, "c" spec directories, "x" and then the first name for a switch of ours;
+ *   else COUNT of its words ":" first name, after "k:" if it is passed on whatever its value is, or "o:";
+ *   after "x" and "o:", "=:" VALUE if there is one,
+ *   "d:" DEVICE for each, "c:" DIR for each, or "C:" the variable that lists them,
+ *   "v:" NAME=VALUE for each variable that may change a plan, sorted,
+ *   "cwd:" DIRECTORY as above; any value that does not begin with "/" may be a path.
  */
 #include "key.h"
 
@@ -139,6 +150,193 @@ bool compute_key(const struct options *options, const char *image, const char *c
     add(&hash, "h:", options->unknown_hooks);
     if (any(&options->devices, may_be_relative_file) || any(&options->cdi_dirs, is_relative) ||
         any(&options->binds, is_relative) || (directories != NULL && lists_relative(directories)))
+        add(&hash, "cwd:", cwd);
+    sha256_finish(&hash, key);
+    return true;
+}
+
+/* Launches through a launcher ------------------------------------------------------------------------------------- */
+
+extern char **environ;
+
+static const char *const our_marks[] = {[USE_DEVICE] = "D", [USE_DIRECTORIES] = "c", [USE_SWITCH] = "x"};
+
+static void add_option(struct sha256 *hash, const struct given *given)
+{
+    enum option_use use = given->option->use;
+    const char *name = given->option->names.first;
+    if (use == USE_DEVICE || use == USE_DIRECTORIES || use == USE_SWITCH) {
+        add(hash, "", our_marks[use]);
+        if (use == USE_SWITCH)
+            add(hash, "", name);
+    } else {
+        add(hash, use == USE_KEEP ? (given->count == 1 ? "k:1:" : "k:2:") : (given->count == 1 ? "o:1:" : "o:2:"), name);
+    }
+    if ((use == USE_SWITCH || use == USE_PLAN) && given->value != NULL)
+        add(hash, "=:", given->value);
+}
+
+static bool add_image(struct sha256 *hash, const char *image)
+{
+    char path[PLAN_MAX_PATH];
+    add(hash, "i:", image);
+    add(hash, "r:", realpath(image, path) == NULL ? "" : path);
+    return true;
+}
+
+/* Each of the values of `use`; whether one of them holds. */
+static bool add_values(struct sha256 *hash, const char *prefix, const struct invocation *invocation,
+                       enum option_use use, bool (*holds)(const char *))
+{
+    bool found = false;
+    for (size_t i = 0; i < invocation->givens; i++) {
+        const struct given *given = &invocation->given[i];
+        const char *value = given->value == NULL ? "" : given->value;
+        if (given->option->use != use)
+            continue;
+        add(hash, prefix, value);
+        found = found || holds(value);
+    }
+    return found;
+}
+
+/* Spec directories one by one, with colons or commas between them in an option; whether one is relative. */
+static bool add_directories(struct sha256 *hash, const struct invocation *invocation, bool *any_given)
+{
+    bool relative = false;
+    for (size_t i = 0; i < invocation->givens; i++) {
+        const struct given *given = &invocation->given[i];
+        if (given->option->use != USE_DIRECTORIES || given->value == NULL)
+            continue;
+        for (const char *path = given->value; *path != '\0';) {
+            size_t length = strcspn(path, ":,");
+            if (length > 0) {
+                sha256_add(hash, "c:", 2);
+                sha256_add(hash, path, length);
+                add(hash, "", "");
+                relative = relative || is_relative(path);
+                *any_given = true;
+            }
+            path += length + (path[length] != '\0');
+        }
+    }
+    return relative;
+}
+
+static const char *directory_list(const struct profile *profile)
+{
+    const char *own = profile->directories_variable == NULL ? NULL : getenv(profile->directories_variable);
+    return own != NULL && *own != '\0' ? own : getenv("CDI_HPC_DIRS");
+}
+
+static bool matches(const char *assignment, const char *pattern)
+{
+    size_t name = strcspn(assignment, "="), length = strlen(pattern);
+    if (length > 0 && pattern[length - 1] == '*')
+        return name >= length - 1 && memcmp(assignment, pattern, length - 1) == 0;
+    return name == length && memcmp(assignment, pattern, length) == 0;
+}
+
+static bool is_relevant(const struct profile *profile, const char *assignment)
+{
+    for (size_t i = 0; i < profile->variables; i++)
+        if (matches(assignment, profile->variable[i]))
+            return true;
+    return false;
+}
+
+/* Of several with one name, the first counts. */
+static bool is_first(char **entry)
+{
+    size_t length = strcspn(*entry, "=") + 1;
+    for (char **before = environ; before < entry; before++)
+        if (strncmp(*before, *entry, length) == 0)
+            return false;
+    return true;
+}
+
+static int compare_words(const void *left, const void *right)
+{
+    return strcmp(*(char *const *)left, *(char *const *)right);
+}
+
+/* False where there is no memory. */
+static bool add_variables(struct sha256 *hash, const struct profile *profile, bool *relative)
+{
+    size_t count = 0;
+    for (char **entry = environ; *entry != NULL; entry++)
+        count += is_relevant(profile, *entry);
+    FREED char **found = calloc(count + 1, sizeof *found);
+    if (found == NULL)
+        return false;
+    count = 0;
+    for (char **entry = environ; *entry != NULL; entry++)
+        if (strchr(*entry, '=') != NULL && is_relevant(profile, *entry) && is_first(entry))
+            found[count++] = *entry;
+    qsort(found, count, sizeof *found, compare_words);
+    for (size_t i = 0; i < count; i++) {
+        const char *value = strchr(found[i], '=') + 1;
+        add(hash, "v:", found[i]);
+        *relative = *relative || (*value != '\0' && is_relative(value));
+    }
+    return true;
+}
+
+static bool has_relative_value(const struct invocation *invocation)
+{
+    for (size_t i = 0; i < invocation->givens; i++) {
+        const struct given *given = &invocation->given[i];
+        bool counts = given->option->use == USE_PLAN || given->option->use == USE_SWITCH;
+        if (counts && given->value != NULL && *given->value != '\0' && is_relative(given->value))
+            return true;
+    }
+    return false;
+}
+
+static bool has_devices(const struct invocation *invocation)
+{
+    for (size_t i = 0; i < invocation->givens; i++)
+        if (invocation->given[i].option->use == USE_DEVICE)
+            return true;
+    return false;
+}
+
+bool compute_launcher_key(const struct invocation *invocation, const char *devices, const char *cwd,
+                          struct caller caller, char key[PLAN_KEY_DIGITS + 1])
+{
+    struct sha256 hash;
+    const struct profile *profile = invocation->profile;
+    sha256_begin(&hash);
+    add(&hash, "", "cdi-hpc-key-1");
+    add(&hash, "", VERSION);
+    add(&hash, "", profile->backend);
+    if (!add_caller(&hash, caller))
+        return false;
+    add(&hash, "p:", profile->program);
+    add_image(&hash, invocation->image);
+    if (invocation->subcommand != NULL) {
+        const char *word = invocation->subcommand->words.first;
+        for (size_t i = 0; i < invocation->subcommand->words.count; i++, word = next_word(word))
+            add(&hash, "s:", word);
+    }
+    for (size_t i = 0; i < invocation->givens; i++)
+        add_option(&hash, &invocation->given[i]);
+    bool relative = has_relative_value(invocation), any_given = false;
+    if (has_devices(invocation)) {
+        relative = add_values(&hash, "d:", invocation, USE_DEVICE, may_be_relative_file) || relative;
+    } else {
+        add(&hash, "d:", devices);
+        relative = may_be_relative_file(devices) || relative;
+    }
+    relative = add_directories(&hash, invocation, &any_given) || relative;
+    const char *directories = any_given ? NULL : directory_list(profile);
+    if (directories != NULL) {
+        add(&hash, "C:", directories);
+        relative = lists_relative(directories) || relative;
+    }
+    if (!add_variables(&hash, profile, &relative))
+        return false;
+    if (relative)
         add(&hash, "cwd:", cwd);
     sha256_finish(&hash, key);
     return true;

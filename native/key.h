@@ -2,6 +2,7 @@
 #ifndef CDI_HPC_KEY_H
 #define CDI_HPC_KEY_H
 
+#include "launcher_options.h"
 #include "options.h"
 #include "plan.h"
 
@@ -15,5 +16,9 @@ struct caller {
 /* False where memory or the kernel fails. `image` is its real path, `cwd` the working directory. */
 bool compute_key(const struct options *options, const char *image, const char *cwd, struct caller caller,
                  char key[PLAN_KEY_DIGITS + 1]);
+
+/* That of a launch through a launcher. `devices` are those of the environment, for where no option has any. */
+bool compute_launcher_key(const struct invocation *invocation, const char *devices, const char *cwd,
+                          struct caller caller, char key[PLAN_KEY_DIGITS + 1]);
 
 #endif

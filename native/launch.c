@@ -103,9 +103,18 @@ char **launch_environment(const struct plan *plan, const struct values *given)
             count = assign(environment, count, assignment);
     }
     static char default_path[] = "PATH=" DEFAULT_PATH;
-    if (!is_set(environment, count, default_path))
+    if (plan->program == NULL && !is_set(environment, count, default_path))
         environment[count] = default_path;
     return environment;
+}
+
+void remove_private_variables(void)
+{
+    char **kept = environ;
+    for (char **entry = environ; *entry != NULL; entry++)
+        if (!is_private(*entry))
+            *kept++ = *entry;
+    *kept = NULL;
 }
 
 bool launch_directory(const char *wanted, const char *current, struct plan_complaint *complaint)

@@ -7,9 +7,12 @@
 
 #include <stdbool.h>
 
-/* The command's environment: the caller's, then the plan's, then --env, and a PATH if there is none. The strings
- * belong to where they came from; NULL where there is no memory. */
+/* The command's environment: the caller's, then the plan's, then --env, and for a command of the user's a PATH if there
+ * is none. The strings belong to where they came from; NULL where there is no memory. */
 char **launch_environment(const struct plan *plan, const struct values *given);
+
+/* Take away what is between us and the Python front, for a program that is executed with our own environment. */
+void remove_private_variables(void);
 
 /* Go to `wanted`, or to `current` if the container has it, or to /. */
 bool launch_directory(const char *wanted, const char *current, struct plan_complaint *complaint);

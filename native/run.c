@@ -6,11 +6,12 @@
  * an image that is a file, a command line that is not understood) is the Python front's: it compiles the plan and
  * executes us again, with CDI_HPC_COMPILED set to the key so that the two don't go round in circles.
  *
+ * By any other name it is the shim for a launcher of that name (shim.h).
+ *
  * Hidden, for tests and for the curious: `--print-key` or `--print-system-key` as the first argument prints the key of
  * the command line that follows and exits. `--print-plan`, for the SPANK plugin, prints the path of its fresh plan, and
  * exits with 1 where there is none.
  */
-#include "cache.h"
 #include "closed.h"
 #include "front.h"
 #include "key.h"
@@ -18,6 +19,8 @@
 #include "options.h"
 #include "plan.h"
 #include "say.h"
+#include "search.h"
+#include "shim.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -35,84 +38,19 @@ struct launch {
     struct plan plan;
 };
 
-enum found { FRESH, STALE, MISSING };
-
 /* Exit status of --print-plan where there is none. */
 enum { NO_PLAN = 1 };
 
-static void tell_step(const char *line)
+static bool key_of(const void *of, struct caller caller, char key[PLAN_KEY_DIGITS + 1])
 {
-    say("step", "%s", line);
+    const struct launch *launch = of;
+    return compute_key(&launch->options, launch->image, launch->cwd, caller, key);
 }
 
-static void warn(const struct launch *launch, const char *text)
+static enum found find(struct launch *launch, struct cache *where, char key[PLAN_KEY_DIGITS + 1])
 {
-    if (launch->options.verbosity >= 0)
-        say("warning", "%s", text);
-}
-
-static void note(const struct launch *launch, const char *text)
-{
-    if (launch->options.verbosity >= 1)
-        say("note", "%s", text);
-}
-
-/* Read a plan and see whether it is the one that is wanted and still right. */
-static enum found examine(struct launch *launch, int fd, const char *key, uid_t uid, gid_t gid)
-{
-    struct plan_complaint complaint;
-    struct plan *plan = &launch->plan;
-    if (!plan_read(plan, fd, &complaint)) {
-        say("warning", "compiled plan %s: not used: %s", key, complaint.text);
-        return MISSING;
-    }
-    if (strcmp(plan->key, key) != 0 || plan->uid != uid || plan->gid != gid) {
-        say("warning", "compiled plan %s: not used: it was made for key %s, user %u and group %u", key, plan->key,
-            plan->uid, plan->gid);
-        return MISSING;
-    }
-    if (!plan_fresh(plan, &complaint)) {
-        note(launch, complaint.text);
-        return STALE;
-    }
-    return FRESH;
-}
-
-static enum found find_in(struct launch *launch, const struct cache *cache, struct caller caller, char *key)
-{
-    if (!compute_key(&launch->options, launch->image, launch->cwd, caller, key))
-        return MISSING;
-    struct plan_complaint complaint;
-    CLOSED int fd = cache_open(cache, key, &complaint);
-    if (fd < 0) {
-        if (complaint.text[0] != '\0')
-            warn(launch, complaint.text);
-        return MISSING;
-    }
-    gid_t gid = caller.everybody ? 0 : getegid();
-    enum found found = examine(launch, fd, key, cache->owner, gid);
-    if (found != FRESH)
-        plan_free(&launch->plan);
-    return found;
-}
-
-static enum found find_plan(struct launch *launch, char *key)
-{
-    struct cache system = system_cache(), user = user_cache();
-    if (find_in(launch, &system, (struct caller){.everybody = true}, key) == FRESH)
-        return FRESH;
-    return find_in(launch, &user, (struct caller){.everybody = false}, key);
-}
-
-static void report(const struct launch *launch)
-{
-    struct plan_record record;
-    for (size_t cursor = 0; plan_next(&launch->plan, &cursor, &record);) {
-        if (record.kind == PLAN_WARN)
-            warn(launch, record.field[0]);
-        else if (record.kind == PLAN_NOTE)
-            note(launch, record.field[0]);
-    }
+    struct search search = {.verbosity = launch->options.verbosity, .launch = launch, .key = key_of};
+    return find_plan(&search, &launch->plan, where, key);
 }
 
 /* The kernel has refused the overlay, which it took when the plan was compiled: without one, or not at all if the
@@ -135,16 +73,12 @@ static int without_overlay(const struct launch *launch, const char *reason)
 /* With a fresh plan: become the command. */
 static int replay(struct launch *launch)
 {
-    const char *api = getenv("CDI_HPC_MOUNT_API");
-    struct plan_options options = {
-        .old_mount_api = api != NULL && strcmp(api, "old") == 0,
-        .tell = launch->options.verbosity >= 1 ? tell_step : NULL,
-    };
+    struct plan_options options = step_options(launch->options.verbosity);
     struct plan_complaint complaint;
     enum plan_applied applied = PLAN_FAILED;
     FREED char **environment = launch_environment(&launch->plan, &launch->options.env);
     plan_complain(&complaint, "no memory is left");
-    report(launch);
+    report(&launch->plan, launch->options.verbosity);
     if (environment != NULL && plan_enter(&complaint))
         applied = plan_apply(&launch->plan, &options, &complaint);
     if (applied == PLAN_OVERLAY_REFUSED)
@@ -162,7 +96,8 @@ static int have_compiled(const struct launch *launch)
     /* Whatever key it holds: a front of another release computes another one, and would for ever. */
     if (getenv("CDI_HPC_COMPILED") == NULL)
         return become_front(FRONT_COMPILE, launch->argc, launch->argv);
-    warn(launch, "the plan that was compiled this moment can't be used; going on without one");
+    say_warning(launch->options.verbosity,
+                "the plan that was compiled this moment can't be used; going on without one");
     unsetenv("CDI_HPC_COMPILED");
     return become_front(FRONT_RUN, launch->argc, launch->argv);
 }
@@ -177,12 +112,13 @@ static bool find_image(struct launch *launch)
 
 static int launch_or_compile(struct launch *launch)
 {
+    struct cache where;
     char key[PLAN_KEY_DIGITS + 1];
     if (getcwd(launch->cwd, sizeof launch->cwd) == NULL)
         launch->cwd[0] = '\0';
     if (!find_image(launch))
         return become_front(FRONT_RUN, launch->argc, launch->argv);
-    return find_plan(launch, key) == FRESH ? replay(launch) : have_compiled(launch);
+    return find(launch, &where, key) == FRESH ? replay(launch) : have_compiled(launch);
 }
 
 static int print_key(struct launch *launch, struct caller caller)
@@ -204,14 +140,10 @@ static int print_plan(struct launch *launch)
     if (!options_parse(&launch->options, launch->argc - 1, launch->argv + 1) || launch->options.help ||
         getcwd(launch->cwd, sizeof launch->cwd) == NULL || !find_image(launch))
         return NO_PLAN;
-    struct cache system = system_cache(), user = user_cache();
-    const struct cache *cache = &system;
-    if (find_in(launch, &system, (struct caller){.everybody = true}, key) != FRESH) {
-        cache = &user;
-        if (find_in(launch, &user, (struct caller){.everybody = false}, key) != FRESH)
-            return NO_PLAN;
-    }
-    return printf("%s/%s.plan\n", cache->path, key) < 0 || fflush(stdout) != 0 ? FAILED : 0;
+    struct cache where;
+    if (find(launch, &where, key) != FRESH)
+        return NO_PLAN;
+    return printf("%s/%s.plan\n", where.path, key) < 0 || fflush(stdout) != 0 ? FAILED : 0;
 }
 
 static int run(struct launch *launch)
@@ -239,6 +171,8 @@ int main(int argc, char **argv)
         say("error", "cdi-hpc-run: must not be set-user-ID or set-group-ID (chmod ug-s it)");
         return FAILED;
     }
+    if (is_shim(argv[0]))
+        return shim(argc, argv);
     struct launch launch = {.argc = argc, .argv = argv};
     int status = run(&launch);
     plan_free(&launch.plan);

@@ -36,7 +36,7 @@ class Programs:
 
 def build(into: Path) -> Programs:
     sources = sorted(NATIVE.glob("*.c"))
-    library = [path for path in sources if path.name not in ("run.c", "front.c", "launch.c")]
+    library = [path for path in sources if path.name not in ("run.c", "shim.c", "front.c", "launch.c")]
     system_cache = into / "system-cache"
     defines = [f'-DSYSTEM_CACHE="{system_cache}"', f"-I{NATIVE}"]
 

@@ -1,0 +1,46 @@
+/* A launcher's command line, read by its own option table. cdi_hpc/launcher_options.py reads it in the same way. */
+#ifndef CDI_HPC_LAUNCHER_OPTIONS_H
+#define CDI_HPC_LAUNCHER_OPTIONS_H
+
+#include "profile.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* An option as it was given. */
+struct given {
+    const struct launcher_option *option;
+    const char *value; /* NULL: none */
+    size_t count;      /* of its words among the invocation's */
+};
+
+/* A command line in order: options, subcommand, options, image. Begin with one that is all zero; invocation_free it in
+ * any case. */
+struct invocation {
+    const struct profile *profile;
+    const struct subcommand *subcommand; /* NULL: there are none */
+    struct given *given;
+    size_t givens;
+    char **words; /* the image last; for READ_HELP, what to ask the launcher for its help, NULL at the end */
+    size_t count;
+    char **command; /* after the image, NULL at the end */
+    const char *image;
+    char **others;
+    char *text;
+};
+
+enum reading {
+    READ_LEAVE,   /* the launcher is executed with the words as they were typed */
+    READ_HELP,    /* the launcher's help, then ours */
+    READ_LAUNCH,  /* devices are asked for */
+    READ_REFUSED, /* something is wrong, or there is no memory: the Python front says it */
+};
+
+/* Read words (NULL at the end) after the program's name. `in_order`: options end at the first word that is none.
+ * `wanted`: devices are, whatever the words say. */
+enum reading invocation_read(struct invocation *invocation, const struct profile *profile, char **words, bool in_order,
+                             bool wanted);
+
+void invocation_free(struct invocation *invocation);
+
+#endif

@@ -1,0 +1,286 @@
+#include "shim.h"
+
+#include "cache.h"
+#include "closed.h"
+#include "front.h"
+#include "key.h"
+#include "launch.h"
+#include "launcher_options.h"
+#include "locate.h"
+#include "plan.h"
+#include "say.h"
+#include "search.h"
+#include "sha256.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+extern char **environ;
+
+/* Room for what a profile's file is called: command, 16 digits, suffix. */
+enum { FILE_NAME = 256, NAME_DIGITS = 16 };
+
+struct shim {
+    int argc;
+    char **argv;
+    const char *devices; /* of the environment, "" for none */
+    int verbosity;
+    char cwd[PATH_MAX]; /* "" if it has no path any more */
+    struct launcher launcher;
+    struct profile profile;
+    struct invocation invocation;
+    struct plan plan;
+};
+
+/* Whether two texts are equal as far as both go. */
+static bool agree(const char *word, const char *known)
+{
+    size_t length = strcspn(word, "=");
+    return strncmp(word, known, length < strlen(known) ? length : strlen(known)) == 0;
+}
+
+/* Whether a word may be an option of ours, or may ask for help: --cdi, --cdi-dirs, --dev, -d, -vd0, -?. Rather yes than
+ * no, since it only decides whether the launcher's option table is looked at. */
+static bool may_be_ours(const char *word)
+{
+    if (word[0] != '-')
+        return false;
+    if (word[1] == '-')
+        return word[2] != '\0' && (agree(word + 2, "cdi") || agree(word + 2, "device") || agree(word + 2, "help"));
+    return strpbrk(word + 1, "dh?") != NULL;
+}
+
+static bool may_concern_us(const struct shim *shim)
+{
+    for (int i = 1; i < shim->argc; i++)
+        if (may_be_ours(shim->argv[i]))
+            return true;
+    return shim->devices[0] != '\0';
+}
+
+/* The launcher could not be executed. */
+static int say_failure(const char *path)
+{
+    int error = errno;
+    if (error == ENOENT)
+        say("", "%s: not found", path);
+    else
+        say("", "%s: can't be executed: %s", path, strerror(error));
+    return error == ENOENT ? NOT_FOUND : NOT_EXECUTABLE;
+}
+
+/* Become the launcher as if we were not there. */
+static int leave(struct shim *shim)
+{
+    remove_private_variables();
+    shim->argv[0] = (char *)(uintptr_t)shim->launcher.argv0;
+    execve(shim->launcher.path, shim->argv, environ);
+    return say_failure(shim->launcher.path);
+}
+
+/* The launcher's help, and then ours. */
+static int help(struct shim *shim)
+{
+    FREED char **words = calloc(shim->invocation.count + 2, sizeof *words);
+    if (words == NULL)
+        return FAILED;
+    words[0] = (char *)(uintptr_t)shim->launcher.argv0;
+    memcpy(words + 1, shim->invocation.words, shim->invocation.count * sizeof *words);
+    remove_private_variables();
+    pid_t child = fork();
+    if (child == 0) {
+        execve(shim->launcher.path, words, environ);
+        _exit(say_failure(shim->launcher.path));
+    }
+    int status;
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+        continue;
+    if (child < 0 || !WIFEXITED(status))
+        return FAILED;
+    const char *ours = shim->profile.help;
+    if (WEXITSTATUS(status) == 0 && ours != NULL && *ours != '\0' && (printf("\n%s", ours) < 0 || fflush(stdout) != 0))
+        return FAILED;
+    return WEXITSTATUS(status);
+}
+
+/* Profile ----------------------------------------------------------------------------------------------------------- */
+
+/* As file_name() in cdi_hpc/profile.py. */
+static bool name_profile(const struct launcher *launcher, char name[FILE_NAME])
+{
+    struct sha256 hash;
+    char digits[PLAN_KEY_DIGITS + 1];
+    sha256_begin(&hash);
+    sha256_add(&hash, launcher->program, strlen(launcher->program));
+    sha256_finish(&hash, digits);
+    int length = snprintf(name, FILE_NAME, "%s-%.*s.profile", launcher->command, NAME_DIGITS, digits);
+    return length > 0 && length < FILE_NAME;
+}
+
+static bool take_profile(struct shim *shim, int fd)
+{
+    if (fd >= 0 && profile_read(&shim->profile, fd) && strcmp(shim->profile.program, shim->launcher.program) == 0)
+        return true;
+    profile_free(&shim->profile);
+    shim->profile = (struct profile){0};
+    return false;
+}
+
+/* Beside a drop-in, or in the user's cache. */
+static bool find_profile(struct shim *shim)
+{
+    char name[FILE_NAME], path[2 * PLAN_MAX_PATH];
+    if (!name_profile(&shim->launcher, name))
+        return false;
+    for (size_t i = 0; i < shim->launcher.drop_ins; i++) {
+        snprintf(path, sizeof path, "%sprofiles/%s", shim->launcher.drop_in[i], name);
+        CLOSED int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        if (take_profile(shim, fd))
+            return true;
+    }
+    struct plan_complaint complaint; /* said when a plan is looked for */
+    struct cache cache = user_cache();
+    CLOSED int fd = cache_open_file(&cache, name, &complaint);
+    return take_profile(shim, fd);
+}
+
+/* Launch ------------------------------------------------------------------------------------------------------------ */
+
+/* Nothing is compiled any more: what was refused will be found out by Python, and done without. */
+static int without_us(const struct shim *shim)
+{
+    if (shim->cwd[0] != '\0' && chdir(shim->cwd) < 0 && chdir("/") < 0)
+        return FAILED;
+    return become_front(FRONT_EXEC, shim->argc, shim->argv);
+}
+
+/* No fresh plan, or no profile: have it made, unless that was done a moment ago. */
+static int have_compiled(const struct shim *shim)
+{
+    if (getenv("CDI_HPC_COMPILED") == NULL)
+        return become_front(FRONT_EXEC_COMPILE, shim->argc, shim->argv);
+    say_warning(shim->verbosity, "the plan that was compiled this moment can't be used; going on without one");
+    unsetenv("CDI_HPC_COMPILED");
+    return become_front(FRONT_EXEC, shim->argc, shim->argv);
+}
+
+/* The namespaces in which the launcher finds its image dressed. PLAN_IMAGE_REFUSED: it has to be done another way. */
+static enum plan_applied dress(struct shim *shim, struct plan_complaint *complaint)
+{
+    struct plan_options options = step_options(shim->verbosity);
+    struct cache own = user_cache();
+    bool first;
+    if (!plan_is_first(&shim->plan, own.path, &first, complaint))
+        return PLAN_FAILED;
+    if (!first) /* it is let into a container that is dressed already */
+        return PLAN_APPLIED;
+    if (!plan_serve(&shim->plan, complaint)) {
+        say_note(shim->verbosity, complaint->text);
+        return PLAN_IMAGE_REFUSED;
+    }
+    if (!plan_enter(complaint))
+        return PLAN_FAILED;
+    enum plan_applied applied = plan_apply(&shim->plan, &options, complaint);
+    if (applied != PLAN_APPLIED)
+        return applied;
+    bool done = launch_directory(NULL, shim->cwd, complaint) && plan_drop_privileges(false, complaint);
+    return done ? PLAN_APPLIED : PLAN_FAILED;
+}
+
+/* With a fresh plan: become the launcher. */
+static int replay(struct shim *shim)
+{
+    struct plan_complaint complaint;
+    struct invocation *invocation = &shim->invocation;
+    static const struct values none = {0};
+    plan_complain(&complaint, "no memory is left");
+    FREED char **environment = launch_environment(&shim->plan, &none);
+    FREED char **words = plan_words(&shim->plan, shim->launcher.argv0, invocation->words, invocation->count,
+                                    invocation->command, &complaint);
+    enum plan_applied applied = environment == NULL || words == NULL ? PLAN_FAILED : PLAN_APPLIED;
+    report(&shim->plan, shim->verbosity);
+    if (applied == PLAN_APPLIED && shim->plan.has_steps)
+        applied = dress(shim, &complaint);
+    switch (applied) {
+    case PLAN_APPLIED:
+        execve(shim->plan.program, words, environment);
+        return say_failure(shim->plan.program);
+    case PLAN_OVERLAY_REFUSED:
+    case PLAN_IMAGE_REFUSED:
+        return without_us(shim);
+    case PLAN_FAILED:
+        break;
+    }
+    say("error", "%s", complaint.text);
+    return FAILED;
+}
+
+static bool key_of(const void *of, struct caller caller, char key[PLAN_KEY_DIGITS + 1])
+{
+    const struct shim *shim = of;
+    return compute_launcher_key(&shim->invocation, shim->devices, shim->cwd, caller, key);
+}
+
+static int launch(struct shim *shim)
+{
+    struct search search = {.verbosity = shim->verbosity, .launch = shim, .key = key_of};
+    struct cache where;
+    char key[PLAN_KEY_DIGITS + 1];
+    if (getcwd(shim->cwd, sizeof shim->cwd) == NULL)
+        shim->cwd[0] = '\0';
+    if (find_plan(&search, &shim->plan, &where, key) != FRESH)
+        return have_compiled(shim);
+    if (shim->plan.program != NULL)
+        return replay(shim);
+    say("error", "compiled plan %s: it is for no launcher (cdi-hpc cache clean --all removes it)", key);
+    return FAILED;
+}
+
+static int read_and_launch(struct shim *shim)
+{
+    if (!find_profile(shim))
+        return have_compiled(shim);
+    bool in_order = getenv("POSIXLY_CORRECT") != NULL, wanted = shim->devices[0] != '\0';
+    switch (invocation_read(&shim->invocation, &shim->profile, shim->argv + 1, in_order, wanted)) {
+    case READ_LEAVE:
+        return leave(shim);
+    case READ_HELP:
+        return help(shim);
+    case READ_LAUNCH:
+        return launch(shim);
+    case READ_REFUSED:
+        break;
+    }
+    return become_front(FRONT_EXEC, shim->argc, shim->argv);
+}
+
+static int run(struct shim *shim)
+{
+    if (!find_launcher(&shim->launcher, shim->argv[0])) {
+        say("error", "%s: not on the PATH but for drop-ins (install it, or add its directory to the PATH)",
+            shim->argv[0]);
+        return NOT_FOUND;
+    }
+    return may_concern_us(shim) ? read_and_launch(shim) : leave(shim);
+}
+
+int shim(int argc, char **argv)
+{
+    const char *devices = getenv("CDI_HPC_DEVICES"), *verbosity = getenv("CDI_HPC_VERBOSITY");
+    struct shim shim = {
+        .argc = argc,
+        .argv = argv,
+        .devices = devices == NULL ? "" : devices,
+        .verbosity = verbosity == NULL ? 0 : atoi(verbosity),
+    };
+    int status = run(&shim);
+    plan_free(&shim.plan);
+    invocation_free(&shim.invocation);
+    profile_free(&shim.profile);
+    return status;
+}

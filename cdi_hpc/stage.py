@@ -64,12 +64,14 @@ class Assembly:
         tree: the merged tree with its regions and what is staged in each.
         mounts: in the order they are made.
         messages: what is worth telling the user, for example which CUDA libraries were preferred.
+        loader_folders: directories that the loader is made to look into, as the plan names them.
 
     """
 
     tree: ContainerTree
     mounts: list[PlacedMount] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    loader_folders: tuple[str, ...] = ()
 
 
 def assemble(
@@ -110,6 +112,7 @@ def assemble(
         raise CdiError(problems)
     if caches:
         assembly.messages += update_ld_cache(caches, compat, assembly.tree)
+        assembly.loader_folders = tuple(dict.fromkeys(folder for each in caches for folder in each.folders))
     return assembly
 
 

@@ -107,8 +107,11 @@ def cache_key(launch: Launch | LauncherLaunch, caller: Caller | None, cwd: str, 
 
     """
     digest = hashlib.sha256()
-    fields = _fields if isinstance(launch, Launch) else _launcher_fields
-    for field in fields(launch, caller, cwd, environ):
+    if isinstance(launch, Launch):
+        fields = _fields(launch, caller, cwd, environ)
+    else:
+        fields = _launcher_fields(launch, caller, cwd, environ)
+    for field in fields:
         digest.update(os.fsencode(field) + b"\0")
     return digest.hexdigest()
 

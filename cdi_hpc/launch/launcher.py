@@ -6,21 +6,22 @@ first, and everything where that program is not installed.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
 
 from cdi_hpc import wire
-from cdi_hpc.backend import Backend, Dressing, Keep, Located, StagePath, Text, Word
+from cdi_hpc.backend import Backend, Dressing, Keep, Located, Peers, StagePath, Text, Word
 from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
 from cdi_hpc.compile import compile_dressing, origins
 from cdi_hpc.errors import CdiError, Problem, assert_never
 from cdi_hpc.host import LiveHost
-from cdi_hpc.launch import native, placing, process
+from cdi_hpc.launch import native, peers, placing, process
 from cdi_hpc.lookup import Report, read_registry, resolve_devices
 from cdi_hpc.model import ResolvedEdits
 from cdi_hpc.plan import Plan, Unsupported
@@ -176,9 +177,18 @@ def run(request: Request, cache: PlanCache, environ: Mapping[str, str], report: 
         stage = cache.make_stage(key, dressing.stage)
     argv = [request.launcher.argv0, *(_text(word, request, stage) for word in dressing.words)]
     argv += request.launch.invocation.command
-    return placing.become_launcher(
-        request.launch.profile.program, argv, launcher_environment(dressing, environ), dressing
-    )
+    env = launcher_environment(dressing, environ)
+    if dressing.steps and dressing.peers and not _is_first(dressing.peers, env, cache.directory):
+        dressing = replace(dressing, steps=(), squashfs="", moves=())
+    return placing.become_launcher(request.launch.profile.program, argv, env, dressing)
+
+
+def _is_first(which: Peers, environ: Mapping[str, str], directory: str) -> bool:
+    """Whether this launch makes the container that several share."""
+    try:
+        return peers.is_first(peers.path_of(which, environ, os.getppid()), directory)
+    except OSError as error:
+        raise CdiError(Problem(directory, f"others can't be made to wait: {error.strerror}")) from None
 
 
 def _text(word: Word, request: Request, stage: str) -> str:

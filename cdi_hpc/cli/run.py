@@ -142,7 +142,7 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
     except CacheError as error:
         reporter.warn(error)
         return
-    except ChangedError as error:
+    except (ChangedError, native.UnreadableImageError) as error:
         reporter.note(f"no plan was made: {error}")
         return
     become(program, words, {native.COMPILED_VARIABLE: key})

@@ -13,8 +13,9 @@ from cdi_hpc import wire
 from cdi_hpc.cache_key import Caller, Launch, cache_key
 from cdi_hpc.compile import compile_steps, origins
 from cdi_hpc.compose import Composition, compose
-from cdi_hpc.errors import CdiError
+from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
+from cdi_hpc.image import Image, read_image
 from cdi_hpc.launch import embedded, runner
 from cdi_hpc.lookup import Report, resolve_devices
 from cdi_hpc.mountinfo import mount_points
@@ -23,9 +24,14 @@ from cdi_hpc.plan_cache import PlanCache
 from cdi_hpc.stage import Assembly
 from cdi_hpc.steps import Step
 from cdi_hpc.translate import translate
-from cdi_hpc.witness import ChangedError, Recorder
+from cdi_hpc.witness import ChangedError, Recorder, Witness
 
 T = TypeVar("T")
+
+
+class UnreadableImageError(CdiError):
+    """The image is a file that can only be read once it is mounted: there is no plan for it."""
+
 
 #: Set by us for the runner: the key that was compiled, so that a plan which can't be used is not compiled again and
 #: again.
@@ -84,6 +90,7 @@ def compile_launch(
         CdiError: the launch can't be done, for the same reasons as without a cache.
         CacheError: the plan can't be kept.
         ChangedError: what it is made from changes all the time.
+        UnreadableImageError: the image has to be mounted before it can be read.
 
     """
     caller = None if everybody else Caller.present()
@@ -91,7 +98,8 @@ def compile_launch(
     key = cache_key(launch, caller, working_directory(), environ)
     with cache.compiling(key, time.time() if since is None else since) as done:
         if not done:
-            records, steps = settled(partial(_translate, launch, environ, everybody=everybody), report)
+            place = cache.image_place() if os.path.isfile(launch.image) else ""
+            records, steps = settled(partial(_translate, launch, environ, place, everybody=everybody), report)
             compiled = compile_steps(steps)
             cache.write(key, owner, [*records, *compiled.records], compiled.stage)
             cache.collect_if_due()
@@ -123,9 +131,10 @@ def settled(translate_once: Callable[[Messages], T], report: Report) -> T:
 
 
 def _translate(
-    launch: Launch, environ: Mapping[str, str], messages: Messages, *, everybody: bool
+    launch: Launch, environ: Mapping[str, str], place: str, messages: Messages, *, everybody: bool
 ) -> tuple[list[wire.Record], Sequence[Step]]:
     recorder = Recorder()
+    image = _read_image(launch.image, place, recorder, messages)
     host = LiveHost(recorder)
     resolved = resolve_devices(
         launch.devices, launch.cdi_dirs, environ, messages, strict=launch.strict, witness=recorder
@@ -137,11 +146,24 @@ def _translate(
         contain=launch.contain,
         everybody=everybody,
     )
-    assembly = embedded.prepare(plan, launch.image, host, options, recorder)
+    files = image.files if image.mountable else None  # a directory is read as the recorder wants it
+    assembly = embedded.prepare(plan, image.place, host, options, recorder, files)
     say_about(plan, assembly.messages, messages)
     steps = _composed(launch, assembly, options)
     env = [wire.Env(f"{action.name}={action.value}") for action in plan.actions if isinstance(action, SetEnv)]
-    return [*origins(recorder.states()), *messages.records, *env], steps
+    served = [wire.Squashfs(image.path, image.place, image.offset)] if image.mountable else []
+    return [*origins(recorder.states()), *messages.records, *env, *served], steps
+
+
+def _read_image(path: str, place: str, witness: Witness, report: Report) -> Image:
+    if place:
+        witness.saw(os.path.realpath(path), "content")  # before it is read: it may be exchanged meanwhile
+    image = read_image(path, place)
+    if image.files is None:
+        raise UnreadableImageError(Problem(f"image {path}", image.reason, image.fix))
+    for note in image.notes:
+        report.note(note)
+    return image
 
 
 def _composed(launch: Launch, assembly: Assembly, options: embedded.RunOptions) -> Sequence[Step]:

@@ -137,13 +137,17 @@ def test_every_device_that_is_a_relative_file_is_taken_for_one(parts):
         ["-x", "/", "true"],
         ["--runner=python", "/", "true"],
         ["/no/such/image", "true"],
-        ["/etc/passwd", "true"],
     ],
 )
 def test_what_the_runner_does_not_understand_it_leaves_to_the_front(words, cache):
     done = cache.start(words)
     asked = "".join(f" <{word}>" for word in ["run", "--runner=python", *words])
     assert done.stdout.splitlines()[0] == f"front{asked}", done.stderr
+
+
+def test_whether_a_file_is_an_image_is_for_the_front_to_find_out(cache):
+    done = cache.start(["/etc/passwd", "true"])
+    assert done.stdout.splitlines()[0] == "front <run> <--compile-and-run> </etc/passwd> <true>", done.stderr
 
 
 @pytest.mark.parametrize(

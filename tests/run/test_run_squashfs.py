@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -166,15 +167,14 @@ def test_when_the_launcher_is_killed_no_process_of_it_stays(run, small, squashed
 
 
 def processes_with(image: Path) -> list[bytes]:
-    """Command lines of processes that have the file among their words."""
+    """Command lines of processes that have the file among their words, or open."""
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):
             words = (directory / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if os.fsencode(image) in words.split(b"\0"):
-            found.append(words)
+            opened = (os.readlink(path) for path in (directory / "fd").iterdir())
+            if os.fsencode(image) in words.split(b"\0") or str(image) in opened:
+                found.append(words)
     return found
 
 

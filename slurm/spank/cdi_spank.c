@@ -45,7 +45,7 @@ static struct {
     bool is_misled;    /* an option reached the node that is none */
     bool wanted;       /* this step is to have devices, or to say why not */
     bool is_inherited; /* inner steps inherit its environment: a batch script, an interactive shell */
-    struct user user;
+    struct job job;
     struct devices devices;
     char plan[PLAN_MAX_PATH];
     struct step_tree tree;
@@ -177,8 +177,9 @@ int slurm_spank_init(spank_t spank, int count, char **arguments)
 
 static bool read_ids(spank_t spank, uint32_t *step_id)
 {
-    return spank_get_item(spank, S_JOB_UID, &step.user.uid) == ESPANK_SUCCESS &&
-           spank_get_item(spank, S_JOB_GID, &step.user.gid) == ESPANK_SUCCESS &&
+    return spank_get_item(spank, S_JOB_UID, &step.job.uid) == ESPANK_SUCCESS &&
+           spank_get_item(spank, S_JOB_GID, &step.job.gid) == ESPANK_SUCCESS &&
+           spank_get_item(spank, S_JOB_NODEID, &step.job.node) == ESPANK_SUCCESS &&
            spank_get_item(spank, S_JOB_STEPID, step_id) == ESPANK_SUCCESS;
 }
 
@@ -197,10 +198,10 @@ static void prepare_step(spank_t spank)
     step.wanted = true;
     if (has_failed() || !request_is_consistent(&step.request, &step.failure))
         return;
-    if (step.user.uid == 0)
+    if (step.job.uid == 0)
         plan_complain(&step.failure, "--cdi: not for jobs of root, whose rights end in a user namespace (submit it as an "
                                      "ordinary user)");
-    else if (make_user_cache(&step.site, step.user, &step.failure) && mode_of_step() == MOUNTS)
+    else if (make_user_cache(&step.site, step.job, &step.failure) && mode_of_step() == MOUNTS)
         step_tree_prepare(&step.tree, &step.failure);
 }
 
@@ -240,7 +241,7 @@ int slurm_spank_user_init(spank_t spank, int count, char **arguments)
         return 0;
     const char *gpus = allocated_gpus(spank, list, sizeof list);
     if (request_allocate(step.request.devices, &step.site, gpus, &step.devices, &step.failure))
-        find_plan(&step.site, step.user, &step.devices, image_or_host(), step.plan, &step.failure);
+        find_plan(&step.site, step.job, &step.devices, image_or_host(), step.plan, &step.failure);
     return 0;
 }
 
@@ -249,10 +250,9 @@ int slurm_spank_user_init(spank_t spank, int count, char **arguments)
 /* Lines for the user, each with the node's name: Slurm 26.05 does not add it. Nothing in them can control a terminal. */
 static void say_lines(spank_t spank, const char *level, char *text)
 {
-    char node[256];
+    char node[256] = "";
     if (spank_getenv(spank, "SLURMD_NODENAME", node, sizeof node) != ESPANK_SUCCESS)
-        gethostname(node, sizeof node);
-    node[sizeof node - 1] = '\0';
+        gethostname(node, sizeof node - 1);
     for (char *line = strsep(&text, "\n"); line != NULL; line = strsep(&text, "\n")) {
         for (char *c = line; *c != '\0'; c++)
             if ((unsigned char)*c < ' ' || *c == 0x7f)

@@ -34,18 +34,18 @@ struct answer {
  * slurmstepd has threads, so until exec only calls that signal-safety(7) allows are made. In user_init its effective
  * ids are the user's and the others root's: a program could become root again. */
 
-static bool become_user(struct user user)
+static bool become_user(struct job job)
 {
     if (getuid() == 0 && geteuid() != 0 && seteuid(0) < 0)
         return false;
     /* Supplementary groups are the user's already. */
-    if (geteuid() == 0 && (setresgid(user.gid, user.gid, user.gid) < 0 || setresuid(user.uid, user.uid, user.uid) < 0))
+    if (geteuid() == 0 && (setresgid(job.gid, job.gid, job.gid) < 0 || setresuid(job.uid, job.uid, job.uid) < 0))
         return false;
     uid_t uid[3];
     gid_t gid[3];
     return getresuid(&uid[0], &uid[1], &uid[2]) == 0 && getresgid(&gid[0], &gid[1], &gid[2]) == 0 &&
-           uid[0] == user.uid && uid[1] == user.uid && uid[2] == user.uid && gid[0] == user.gid &&
-           gid[1] == user.gid && gid[2] == user.gid && (user.uid == 0 || setuid(0) < 0);
+           uid[0] == job.uid && uid[1] == job.uid && uid[2] == job.uid && gid[0] == job.gid &&
+           gid[1] == job.gid && gid[2] == job.gid && (job.uid == 0 || setuid(0) < 0);
 }
 
 static void restore_signals(void)
@@ -67,9 +67,9 @@ static void close_from(int first)
         close((int)fd);
 }
 
-static _Noreturn void be_program(struct user user, char *const *words, char *const *environment, const int *streams)
+static _Noreturn void be_program(struct job job, char *const *words, char *const *environment, const int *streams)
 {
-    if (!become_user(user))
+    if (!become_user(job))
         _exit(NOT_THE_USER);
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* after the ids: changing those undoes it */
@@ -152,7 +152,7 @@ static void say_not_executed(const char *program, int status, struct plan_compla
 }
 
 /* Start a program as the user. Returns the child, or -1; `streams` are then to be read. */
-static pid_t start(struct user user, char *const *words, char *const *environment, int *streams)
+static pid_t start(struct job job, char *const *words, char *const *environment, int *streams)
 {
     int out[2], err[2];
     if (pipe2(out, O_CLOEXEC) < 0)
@@ -164,7 +164,7 @@ static pid_t start(struct user user, char *const *words, char *const *environmen
     }
     pid_t child = fork();
     if (child == 0)
-        be_program(user, words, environment, (const int[]){out[1], err[1]});
+        be_program(job, words, environment, (const int[]){out[1], err[1]});
     close(out[1]);
     close(err[1]);
     streams[STDOUT] = out[0];
@@ -173,7 +173,7 @@ static pid_t start(struct user user, char *const *words, char *const *environmen
 }
 
 /* Run a program as the user, at most for the site's time. False with a complaint if it did not come to exit. */
-static bool run(const struct site *site, struct user user, char *const *words, char *const *environment,
+static bool run(const struct site *site, struct job job, char *const *words, char *const *environment,
                 struct answer *answer, struct plan_complaint *complaint)
 {
     struct timespec deadline;
@@ -181,7 +181,7 @@ static bool run(const struct site *site, struct user user, char *const *words, c
     *answer = (struct answer){0};
     clock_gettime(CLOCK_MONOTONIC, &deadline);
     deadline.tv_sec += site->timeout;
-    pid_t child = start(user, words, environment, streams);
+    pid_t child = start(job, words, environment, streams);
     CLOSED int out = streams[STDOUT], err = streams[STDERR];
     if (child < 0) {
         plan_complain(complaint, "%s: can't be started: %s", words[0], strerror(errno));
@@ -264,22 +264,18 @@ static void compile_line(struct line *line, const struct site *site, const struc
         add(line, devices->name[i], "");
 }
 
-/* Nothing of slurmstepd's environment or of the job's. */
-static void environment_lines(struct line *line, const struct site *site, struct user user)
+/* Nothing of slurmstepd's environment or of the job's. The node's number is for a program of the site's in their place. */
+static void environment_lines(struct line *line, const struct site *site, struct job job)
 {
+    char directory[PLAN_MAX_PATH + 16], number[16];
     add(line, "PATH=", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     add(line, "LC_ALL=", "C.UTF-8");
+    snprintf(number, sizeof number, "%u", job.node);
+    add(line, "SLURM_NODEID=", number);
     if (site->cache == NULL)
         return;
-    char id[16];
-    snprintf(id, sizeof id, "/%u", user.uid);
-    char *directory = NULL;
-    if (asprintf(&directory, "%s%s", site->cache, id) < 0) {
-        line->overflow = true;
-        return;
-    }
+    snprintf(directory, sizeof directory, "%s/%u", site->cache, job.uid);
     add(line, "XDG_RUNTIME_DIR=", directory);
-    free(directory);
 }
 
 /* What it says ------------------------------------------------------------------------------------------------------ */
@@ -317,15 +313,15 @@ static bool take_path(const char *program, char *said, char path[PLAN_MAX_PATH],
 
 typedef void line_maker(struct line *, const struct site *, const struct devices *, const char *image);
 
-static bool ask(line_maker *make, const struct site *site, struct user user, const struct devices *devices,
+static bool ask(line_maker *make, const struct site *site, struct job job, const struct devices *devices,
                 const char *image, struct answer *answer, struct plan_complaint *complaint)
 {
     struct line words = {.count = 0}, environment = {.count = 0};
     make(&words, site, devices, image);
-    environment_lines(&environment, site, user);
+    environment_lines(&environment, site, job);
     bool good = !words.overflow && !environment.overflow;
     if (good)
-        good = run(site, user, words.word, environment.word, answer, complaint);
+        good = run(site, job, words.word, environment.word, answer, complaint);
     else
         plan_complain(complaint, "--cdi: too many devices");
     free_line(&words);
@@ -333,11 +329,11 @@ static bool ask(line_maker *make, const struct site *site, struct user user, con
     return good;
 }
 
-bool find_plan(const struct site *site, struct user user, const struct devices *devices, const char *image,
+bool find_plan(const struct site *site, struct job job, const struct devices *devices, const char *image,
                char path[PLAN_MAX_PATH], struct plan_complaint *complaint)
 {
     struct answer answer;
-    if (!ask(find_line, site, user, devices, image, &answer, complaint))
+    if (!ask(find_line, site, job, devices, image, &answer, complaint))
         return false;
     if (WEXITSTATUS(answer.status) == 0)
         return take_path(site->runner, answer.text[STDOUT], path, complaint);
@@ -345,7 +341,7 @@ bool find_plan(const struct site *site, struct user user, const struct devices *
         take_errors(site->runner, answer.text[STDERR], complaint);
         return false;
     }
-    if (!ask(compile_line, site, user, devices, image, &answer, complaint))
+    if (!ask(compile_line, site, job, devices, image, &answer, complaint))
         return false;
     if (WEXITSTATUS(answer.status) != 0) {
         take_errors(site->compiler, answer.text[STDERR], complaint);
@@ -356,7 +352,7 @@ bool find_plan(const struct site *site, struct user user, const struct devices *
 
 /* Directories -------------------------------------------------------------------------------------------------------- */
 
-bool make_user_cache(const struct site *site, struct user user, struct plan_complaint *complaint)
+bool make_user_cache(const struct site *site, struct job job, struct plan_complaint *complaint)
 {
     if (site->cache == NULL)
         return true;
@@ -365,7 +361,7 @@ bool make_user_cache(const struct site *site, struct user user, struct plan_comp
     CLOSED int top = open(site->cache, O_DIRECTORY | O_NOFOLLOW | O_RDONLY | O_CLOEXEC);
     struct stat status;
     char name[16];
-    snprintf(name, sizeof name, "%u", user.uid);
+    snprintf(name, sizeof name, "%u", job.uid);
     if (top < 0 || fstat(top, &status) < 0) {
         plan_complain(complaint, "%s: no directory for plans: %s (cache= in plugstack.conf)", site->cache, strerror(errno));
         return false;
@@ -374,10 +370,10 @@ bool make_user_cache(const struct site *site, struct user user, struct plan_comp
         plan_complain(complaint, "%s: not used for plans: others may write to it (cache= in plugstack.conf)", site->cache);
         return false;
     }
-    if (mkdirat(top, name, 0700) == 0 && fchownat(top, name, user.uid, user.gid, AT_SYMLINK_NOFOLLOW) == 0)
+    if (mkdirat(top, name, 0700) == 0 && fchownat(top, name, job.uid, job.gid, AT_SYMLINK_NOFOLLOW) == 0)
         return true;
     if (errno == EEXIST && fstatat(top, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode) &&
-        status.st_uid == user.uid)
+        status.st_uid == job.uid)
         return true;
     plan_complain(complaint, "%s/%s: no directory for the user's plans: %s", site->cache, name, strerror(errno));
     return false;

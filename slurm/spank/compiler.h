@@ -9,18 +9,19 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-struct user {
-    uid_t uid;
+struct job {
+    uid_t uid; /* its user */
     gid_t gid;
+    uint32_t node; /* number of this node in it */
 };
 
 /* Give the user a directory for his plans below the site's `cache`, if there is one. Called as root: no directory that
  * the user could have made or exchanged is entered. */
-bool make_user_cache(const struct site *site, struct user user, struct plan_complaint *complaint);
+bool make_user_cache(const struct site *site, struct job job, struct plan_complaint *complaint);
 
 /* Path of a fresh plan for devices and an image. May be called with root's ids behind the user's, and with other
  * threads running; the working directory is the user's. The complaint may have several lines. */
-bool find_plan(const struct site *site, struct user user, const struct devices *devices, const char *image,
+bool find_plan(const struct site *site, struct job job, const struct devices *devices, const char *image,
                char path[PLAN_MAX_PATH], struct plan_complaint *complaint);
 
 #endif

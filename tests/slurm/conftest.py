@@ -1,0 +1,56 @@
+"""A cluster for each file of tests, on the machine where the tests run, as root and as an ordinary user.
+
+Slurm is whatever release is there: the suite is run in each of the lab's trees that has one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from slurm_site import Site, build, wait_until, working_below
+
+#: Who runs the daemons. As root, jobs are those of another user; else all is one user's.
+DAEMONS = ["own", pytest.param("root", marks=pytest.mark.root)]
+
+
+DAEMON_NAMES = {"munged", "slurmctld", "slurmscriptd", "slurmd"}
+
+
+@pytest.fixture(scope="session")
+def built() -> Iterator[tuple[Path, Path]]:
+    """Plugin and runner, in a directory that every user can enter and with a short name: pytest's has neither."""
+    top = Path(tempfile.mkdtemp(prefix="cdi-spank-", dir="/tmp"))
+    top.chmod(0o755)
+    yield build(top)
+    shutil.rmtree(top)
+
+
+@pytest.fixture(scope="module", params=DAEMONS)
+def cluster(request, built, lab) -> Iterator[Site]:
+    """Two nodes with eight GPUs each."""
+    site = Site(Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir="/tmp")), *built)
+    site.top.chmod(0o755)
+    home = site.top / "home"
+    home.mkdir(mode=0o777)
+    home.chmod(0o777)
+    site.configure()
+    site.start()
+    yield site
+    site.control("stop")
+    shutil.rmtree(site.top)
+
+
+@pytest.fixture
+def site(cluster) -> Iterator[Site]:
+    """The cluster with the plugin as it is installed. Afterwards every node is in service, and nothing is left."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    cluster.configure()
+    yield cluster
+    assert not {state for state in cluster.node_states() if "drain" in state or "down" in state}
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    # Namespaces live in processes alone, if nothing is mounted.
+    assert wait_until(lambda: working_below(cluster.top) <= DAEMON_NAMES), working_below(cluster.top)

@@ -1,0 +1,159 @@
+"""A real Slurm cluster for tests: scripts/slurm-lab with the plugin loaded, and commands in it as the job's user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+#: Whose jobs they are where root runs the cluster; else they are the caller's own.
+JOB_USER = "cdilab"
+
+PATH = "/opt/venv/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+Done = subprocess.CompletedProcess[str]
+
+
+@dataclass
+class Site:
+    """The directory of a cluster, with what an administrator would install, and its plugstack.conf."""
+
+    top: Path
+    plugin: Path
+    runner: Path
+    compiler: str = field(default_factory=lambda: shutil.which("cdi-hpc", path=PATH) or "")
+
+    @property
+    def lab(self) -> Path:
+        return self.top / "lab"
+
+    @property
+    def user(self) -> pwd.struct_passwd:
+        return pwd.getpwnam(JOB_USER) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+
+    @property
+    def caches(self) -> Path:
+        """Where the plugin keeps plans."""
+        return self.top / "plans"
+
+    @property
+    def cache(self) -> Path:
+        """The job's user's plans."""
+        return self.caches / str(self.user.pw_uid) / "cdi-hpc"
+
+    def configure(self, word: str = "required", **arguments: str) -> None:
+        """Write plugstack.conf; commands and slurmstepd read it each time. Underscores in names stand for hyphens."""
+        values = {"cdi-hpc": self.compiler, "cdi-hpc-run": str(self.runner), "cache": str(self.caches)}
+        values.update({name.replace("_", "-"): value for name, value in arguments.items()})
+        words = " ".join(f"{name}={value}" for name, value in values.items() if value)
+        (self.top / "plugstack.conf").write_text(f"{word} {self.plugin} {words}\n")
+
+    def control(self, *words: str) -> None:
+        """Call scripts/slurm-lab."""
+        argv = ["python3", str(PROJECT / "scripts/slurm-lab"), "--dir", str(self.lab), *words]
+        subprocess.run(argv, check=True, timeout=120, capture_output=True, text=True)
+
+    def start(self, *words: str) -> None:
+        plugstack = str(self.top / "plugstack.conf")
+        self.control("start", "--cpus=64", "--gpus=8", "--device=/dev/nvidia{}", f"--plugstack={plugstack}", *words)
+
+    def environment(self) -> dict[str, str]:
+        home = str(self.top / "home")
+        return {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "SLURM_CONF": str(self.lab / "etc/slurm.conf")}
+
+    def as_user(self) -> list[str]:
+        if os.geteuid() != 0:
+            return []
+        return ["setpriv", f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}", "--clear-groups", "--"]
+
+    def begin(self, *argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a command as the job's user."""
+        return subprocess.Popen(
+            [*self.as_user(), *argv],
+            env={**self.environment(), **(env or {})},
+            cwd=self.top / "home",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="surrogateescape",
+        )
+
+    def run(self, *argv: str, env: Mapping[str, str] | None = None, timeout: float = 60) -> Done:
+        """Run a command as the job's user."""
+        process = self.begin(*argv, env=env)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+    def srun(self, *words: str, env: Mapping[str, str] | None = None) -> Done:
+        """Srun, silent about waiting for a job before that is not quite gone."""
+        return self.run("srun", "--quiet", *words, env=env)
+
+    def batch(self, script: str, *words: str) -> tuple[int, str]:
+        """Submit a script and wait for its end: exit status, output."""
+        path, output = self.top / "home/script", self.top / "home/output"
+        output.unlink(missing_ok=True)
+        path.write_text(script)
+        done = self.run("sbatch", "--wait", f"--output={output}", *words, str(path))
+        assert "Submitted" in done.stdout, done.stderr
+        return done.returncode, output.read_text() if output.exists() else ""
+
+    def node_states(self) -> set[str]:
+        return set(self.run("sinfo", "--noheader", "--Node", "--format=%T").stdout.split())
+
+    def program(self, text: str) -> str:
+        """A program of the site's, in place of one of ours."""
+        path = self.top / f"program{len(list(self.top.glob('program*')))}"
+        path.write_text(text)
+        path.chmod(0o755)
+        return str(path)
+
+
+def build(top: Path) -> tuple[Path, Path]:
+    """The plugin for the Slurm that is here, and the native runner."""
+    for directory, output in (("slurm/spank", top / "spank"), ("native", top / "native")):
+        argv = ["make", "--silent", "-C", str(PROJECT / directory), f"BUILD={output}"]
+        subprocess.run(argv, check=True, capture_output=True, text=True)
+    return top / "spank/cdi_spank.so", top / "native/cdi-hpc-run"
+
+
+def errors(done: Done) -> list[str]:
+    """What the plugin says, each line once for each time it is said, sorted."""
+    return sorted(line.partition("cdi: ")[2] for line in done.stderr.splitlines() if "cdi: n" in line)
+
+
+def working_below(directory: Path) -> set[str]:
+    """Names of the processes whose working directory is below this one."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if os.readlink(process / "cwd").startswith(f"{directory}/"):
+                found.add((process / "comm").read_text().strip())
+    return found
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20) -> bool:
+    """Look again and again; whether it came to hold."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def words_of(pattern: str, text: str) -> list[str]:
+    return re.findall(pattern, text)

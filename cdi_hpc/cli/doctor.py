@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from cdi_hpc.cli import PROBLEM
+from cdi_hpc.cli import PROBLEM, find_runner
 from cdi_hpc.cli.options import cdi_dir, output_format
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.doctor.checks import STATUSES, Question, Result, all_checks, examine
@@ -28,7 +28,7 @@ def command(
     Without DEVICE all devices are looked at. Nothing is changed. The exit status is 0 if no problem was found, else 1;
     warnings and notes don't count.
     """
-    question = Question(devices, image, cdi_dirs, os.environ)
+    question = Question(devices, image, cdi_dirs, os.environ, find_runner(os.environ) or "")
     results = [*_with_progress(examine(all_checks(), question, slurm=slurm))]
     if output_format == "json":
         print_json(

@@ -41,6 +41,7 @@ class Question:
         image: of a launch, or None.
         cdi_dirs: spec directories that were named.
         environ: the environment.
+        runner: path of the native runner, "" if there is none.
 
     """
 
@@ -48,6 +49,7 @@ class Question:
     image: str | None = None
     cdi_dirs: tuple[str, ...] = ()
     environ: Mapping[str, str] | None = None
+    runner: str = ""
 
     @property
     def variables(self) -> Mapping[str, str]:

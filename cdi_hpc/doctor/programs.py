@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 
 from cdi_hpc import backends, profile
-from cdi_hpc.cli import RUNNER, find_runner
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.errors import CdiError
 
@@ -18,12 +16,11 @@ _PATIENCE = 20
 
 def native_runner(question: Question) -> Iterator[Finding]:
     """Whether later launches start Python."""
-    found = find_runner(question.variables)
-    if found is None:
-        fix = "make -C native install, or install the package with a C compiler present"
-        yield Finding("warning", f"{RUNNER} is not installed: every launch starts Python", fix)
+    if question.runner:
+        yield Finding("ok", f"native runner: {question.runner}")
     else:
-        yield Finding("ok", f"native runner: {found}")
+        fix = "make -C native install, or install the package with a C compiler present"
+        yield Finding("warning", "the native runner is not installed: every launch starts Python", fix)
 
 
 def launchers(question: Question) -> Iterator[Finding]:
@@ -92,9 +89,3 @@ def yaml_loader(question: Question) -> Iterator[Finding]:
     else:
         what = f"PyYAML {yaml.__version__} lacks libyaml: specs are read ten times slower"
         yield Finding("warning", what, "install a wheel of PyYAML, or build it with libyaml's headers present")
-
-
-def first_on_path(command: str, path: str) -> str:
-    """What a command name leads to, links resolved; "" if nothing."""
-    found = shutil.which(command, path=path)
-    return os.path.realpath(found) if found else ""

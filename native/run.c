@@ -3,7 +3,7 @@
  *   cdi-hpc-run [OPTION of `cdi-hpc run`...] IMAGE [--] COMMAND [ARGUMENT...]
  *
  * A launch whose plan is there and fresh starts no interpreter and reads no spec. Anything else (no plan, a stale one,
- * an image that is a file, a command line that is not understood) is the Python front's: it compiles the plan and
+ * an image that can't be served, a command line that is not understood) is the Python front's: it compiles the plan and
  * executes us again, with CDI_HPC_COMPILED set to the key so that the two don't go round in circles.
  *
  * By any other name it is the shim for a launcher of that name (shim.h).
@@ -70,6 +70,15 @@ static int without_overlay(const struct launch *launch, const char *reason)
     return become_front(FRONT_RUN, launch->argc, launch->argv);
 }
 
+/* The image is a file and can't be mounted from here. Python may have other means, or says what is wrong. */
+static int without_server(const struct launch *launch, const char *reason)
+{
+    say_note(launch->options.verbosity, reason);
+    if (chdir(launch->cwd) < 0 && chdir("/") < 0)
+        return FAILED;
+    return become_front(FRONT_RUN, launch->argc, launch->argv);
+}
+
 /* With a fresh plan: become the command. */
 static int replay(struct launch *launch)
 {
@@ -77,10 +86,14 @@ static int replay(struct launch *launch)
     struct plan_complaint complaint;
     enum plan_applied applied = PLAN_FAILED;
     FREED char **environment = launch_environment(&launch->plan, &launch->options.env);
+    if (!plan_serve(&launch->plan, &complaint))
+        return without_server(launch, complaint.text);
     plan_complain(&complaint, "no memory is left");
     report(&launch->plan, launch->options.verbosity);
     if (environment != NULL && plan_enter(&complaint))
         applied = plan_apply(&launch->plan, &options, &complaint);
+    if (applied == PLAN_IMAGE_REFUSED)
+        return without_server(launch, complaint.text);
     if (applied == PLAN_OVERLAY_REFUSED)
         return without_overlay(launch, complaint.text);
     if (applied == PLAN_APPLIED && launch_directory(launch->options.workdir, launch->cwd, &complaint) &&
@@ -102,12 +115,15 @@ static int have_compiled(const struct launch *launch)
     return become_front(FRONT_RUN, launch->argc, launch->argv);
 }
 
-/* The image as a directory that can be read; anything else is the front's, and so is saying what is wrong. */
+/* The image as a directory or file that can be read; anything else is the front's, and so is saying what is wrong. */
 static bool find_image(struct launch *launch)
 {
     struct stat status;
-    return realpath(launch->options.image, launch->image) != NULL && stat(launch->image, &status) == 0 &&
-           S_ISDIR(status.st_mode) && access(launch->image, R_OK | X_OK) == 0;
+    if (realpath(launch->options.image, launch->image) == NULL || stat(launch->image, &status) < 0)
+        return false;
+    if (S_ISREG(status.st_mode))
+        return access(launch->image, R_OK) == 0;
+    return S_ISDIR(status.st_mode) && access(launch->image, R_OK | X_OK) == 0;
 }
 
 static int launch_or_compile(struct launch *launch)

@@ -83,9 +83,10 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
         return launcher.show_help(found, reading.words, environ, known.help)
     launch = LauncherLaunch(known, reading, reading.devices or (wanted,))
     request = launcher.Request(backend, found, launch)
+    prepared = None
     if compile_and_run and is_kept:
-        _compile_and_become(request, words, cache, environ, reporter)
-    return squashfs.leave_as(launcher.run(request, cache, environ, reporter))
+        prepared = _compile_and_become(request, words, cache, environ, reporter)
+    return squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared))
 
 
 def _cache(reporter: Reporter) -> tuple[PlanCache, bool]:
@@ -102,17 +103,24 @@ def _cache(reporter: Reporter) -> tuple[PlanCache, bool]:
 
 def _compile_and_become(
     request: launcher.Request, words: tuple[str, ...], cache: PlanCache, environ: Mapping[str, str], reporter: Reporter
-) -> None:
-    """Become the native shim with a plan that is there now. Returns if there can't be one."""
+) -> launcher.Prepared | None:
+    """Become the native shim with a plan that is there now.
+
+    Returns:
+        If there can't be one, what has been prepared nevertheless.
+
+    """
     program = find_runner(os.environ)
     if program is None:
-        return
+        return None
     try:
         key = launcher.compile_launch(request, cache, environ, reporter, since=inheritance.process_start())
+    except launcher.NotKeptError as error:
+        return error.prepared
     except CacheError as error:
         reporter.warn(error)
-        return
+        return None
     except ChangedError as error:
         reporter.note(f"no plan was made: {error}")
-        return
+        return None
     become(program, words, {native.COMPILED_VARIABLE: key}, name=request.launcher.typed)

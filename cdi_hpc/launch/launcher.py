@@ -61,6 +61,15 @@ class Prepared:
     dressing: Dressing
 
 
+class NotKeptError(Exception):
+    """A launch is prepared, and nothing of it can be kept: its image was fetched for it alone."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        """Hand on what has been prepared."""
+        super().__init__()
+        self.prepared = prepared
+
+
 def compile_launch(
     request: Request,
     cache: PlanCache,
@@ -73,12 +82,16 @@ def compile_launch(
     """Compile a launch into a cache, unless somebody else has done so meanwhile; returns its key.
 
     Arguments and errors are those of :func:`cdi_hpc.launch.native.compile_launch`.
+
+    Raises:
+        NotKeptError: there is nothing to compile.
+
     """
     caller = None if everybody else Caller.present()
     key = cache_key(request.launch, caller, native.working_directory(), environ)
     with cache.compiling(key, time.time() if since is None else since) as done:
         if not done:
-            translate_once = partial(_records, request, environ, cache.image_place())
+            translate_once = partial(_records, request, environ, cache.image_place(), report)
             records, dressing = native.settled(translate_once, report)
             compiled = compile_dressing(dressing, request.launch.profile.program)
             owner = (caller.uid, caller.gid) if caller else (0, 0)
@@ -88,10 +101,13 @@ def compile_launch(
 
 
 def _records(
-    request: Request, environ: Mapping[str, str], image_place: str, messages: native.Messages
+    request: Request, environ: Mapping[str, str], image_place: str, report: Report, messages: native.Messages
 ) -> tuple[list[wire.Record], Dressing]:
     recorder = Recorder()
     prepared = prepare(request, environ, image_place, messages, recorder)
+    if prepared.located.kind == "reference":
+        messages.repeat(report)
+        raise NotKeptError(prepared)
     return [*origins(recorder.states()), *messages.records], prepared.dressing
 
 
@@ -159,8 +175,21 @@ def _named(
 # Becoming the launcher ------------------------------------------------------------------------------------------------
 
 
-def run(request: Request, cache: PlanCache, environ: Mapping[str, str], report: Report) -> int:
+def run(
+    request: Request,
+    cache: PlanCache,
+    environ: Mapping[str, str],
+    report: Report,
+    prepared: Prepared | None = None,
+) -> int:
     """Launch without the native runner: become the launcher, or wait for it where its image has to be served.
+
+    Args:
+        request: what is asked for.
+        cache: where the stage is put.
+        environ: the environment.
+        report: is told what a launch tells its user.
+        prepared: what is done, if that is known already.
 
     Returns:
         Exit status, or the negative number of the signal that ended it (:func:`squashfs.leave_as`).
@@ -169,7 +198,7 @@ def run(request: Request, cache: PlanCache, environ: Mapping[str, str], report: 
         CdiError: the launch can't be done; the launcher was not started.
 
     """
-    prepared = prepare(request, environ, cache.image_place(), report)
+    prepared = prepared or prepare(request, environ, cache.image_place(), report)
     dressing = prepared.dressing
     stage = ""
     if dressing.stage:

@@ -208,16 +208,18 @@ def _read_file(path: str, above: int, trust: Trust, witness: Witness) -> Iterato
 
 def _content(path: str, descriptor: int, trust: Trust | None) -> ConfigFile:
     """The bytes of what was opened; the descriptor is closed."""
-    with open(descriptor, "rb") as stream:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise CdiError(Problem(path, "a configuration is a regular file", "rename or remove what is there"))
         if trust is not None:
             _require_trust(path, status, trust)
-        try:
+        with open(descriptor, "rb", closefd=False) as stream:
             data = stream.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise CdiError(_unreadable(path, error)) from None
+    except OSError as error:
+        raise CdiError(_unreadable(path, error)) from None
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_BYTES:
         raise CdiError(Problem(path, f"the file has more than the {MAX_BYTES} bytes that a configuration may have"))
     return ConfigFile(path, data)

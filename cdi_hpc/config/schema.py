@@ -169,7 +169,7 @@ def _check_text(value: str, schema: Mapping[str, Any], at: FieldPath) -> Iterato
         near = names.near_misses(value, schema["enum"])
         fix = f"did you mean {near[0]!r}?" if near else ""
         yield Finding(at, f"expected {' or '.join(map(repr, schema['enum']))}, found {shorten(value)}", fix)
-    elif "pattern" in schema and not re.search(schema["pattern"], value):
+    elif "pattern" in schema and not re.search(schema["pattern"].replace("$", r"\Z"), value):  # as ECMA 262 has it
         yield Finding(at, f"{shorten(value)} is not {_SHAPES[schema['pattern']]}")
 
 

@@ -93,11 +93,14 @@ def dress(
     assembly = _assembled(fitting)
     moves = _moved(assembly, fitting)
     steps = _composed(assembly, fitting)
+    messages = (*assembly.messages, *fitting.messages)
+    if not steps:
+        return Dressing(_words(fitting), variables, lacks=tuple(fitting.lacks), messages=messages)
     image = located.place if located.place != located.path else ""
     if image:  # --mount is for a file, which ours is none any more
         fitting.changes.update((n, ()) for n in fitting.wishes.numbers("--mount"))
     return Dressing(
-        words=tuple(words.rewritten(invocation, fitting.changes, tuple(fitting.first), image)),
+        words=_words(fitting, image),
         variables=variables,
         steps=steps,
         place=located.place,
@@ -105,8 +108,12 @@ def dress(
         moves=tuple(moves),
         peers=_peers(fitting.wishes),
         lacks=tuple(fitting.lacks),
-        messages=(*assembly.messages, *fitting.messages),
+        messages=messages,
     )
+
+
+def _words(fitting: _Fitting, image: str = "") -> tuple[Word, ...]:
+    return tuple(words.rewritten(fitting.wishes.invocation, fitting.changes, tuple(fitting.first), image))
 
 
 # Variables ------------------------------------------------------------------------------------------------------------
@@ -134,12 +141,7 @@ def _set_variables(fitting: _Fitting) -> tuple[Variable, ...]:
 
 def _joining(fitting: _Fitting, variables: tuple[Variable, ...]) -> Dressing:
     message = "--join-pid: the container has the devices that it was started with, and no others"
-    return Dressing(
-        words=tuple(words.rewritten(fitting.wishes.invocation, fitting.changes, tuple(fitting.first))),
-        variables=variables,
-        lacks=tuple(fitting.lacks),
-        messages=(message,),
-    )
+    return Dressing(_words(fitting), variables, lacks=tuple(fitting.lacks), messages=(message,))
 
 
 def _peers(wishes: Wishes) -> Peers | None:

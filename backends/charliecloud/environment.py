@@ -57,8 +57,9 @@ def assignments(planned: Sequence[SetEnv], *, expands: bool, unset_before: bool)
             what = "ch-run would expand the $ in its value; give --env-no-expand, or --unset-env after the device"
             lacks.append(_lack(action, what))
         else:
-            words.append(set_env(action.name, _protected(action.value, expands=expands, first=len(variables))))
-            variables += (Variable(f"{_LITERAL}{len(variables) + n}", part) for n, part in enumerate(literals))
+            first = len(variables)
+            words.append(set_env(action.name, _protected(action.value, expands=expands, first=first)))
+            variables += [Variable(f"{_LITERAL}{number}", part) for number, part in enumerate(literals, first)]
     if variables:
         words.append(Text(f"--unset-env={_LITERAL}*"))
     return Assignments(tuple(words), tuple(variables), tuple(lacks))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cdi_hpc.cache_key import Launch
-from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks
+from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, strict, unknown_hooks
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import native
 from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
@@ -37,6 +37,7 @@ from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
 @cdi_dir
 @strict
 @unknown_hooks
+@preflight
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -48,6 +49,7 @@ def command(
     cdi_dirs: tuple[str, ...],
     strict: bool,
     unknown_hooks: Any,
+    preflight: Any,
 ) -> None:
     """Compile a launch beforehand, and print the plan's path.
 
@@ -61,9 +63,14 @@ def command(
         return
     if not devices:
         raise click.UsageError("Missing argument 'DEVICE...'.")
-    if not os.path.isdir(image):
-        raise CdiError(Problem(f"image {image}", "only launches of a directory can be compiled", "name a directory"))
-    launch = Launch(os.path.realpath(image), devices, cdi_dirs, strict=strict, unknown_hooks=unknown_hooks)
+    launch = Launch(
+        os.path.realpath(image),
+        devices,
+        cdi_dirs,
+        strict=strict,
+        unknown_hooks=unknown_hooks,
+        preflight=preflight,
+    )
     key = native.compile_launch(launch, cache, os.environ, Reporter(0), everybody=system)
     click.echo(cache.path_of(key))
 

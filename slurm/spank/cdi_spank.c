@@ -318,8 +318,11 @@ static bool open_plan(struct plan *plan, struct plan_complaint *complaint)
                           "plugstack.conf)", step.plan);
         return false;
     }
-    if (!plan_read(plan, fd, complaint))
+    struct plan_complaint reason;
+    if (!plan_read(plan, fd, &reason)) {
+        plan_complain(complaint, "%s: %s", step.plan, reason.text);
         return false;
+    }
     if (strcmp(plan->key, key) == 0 && plan->uid == (everybody ? 0 : geteuid()))
         return true;
     plan_complain(complaint, "%s: it is not the plan that was asked for", step.plan);

@@ -1,0 +1,261 @@
+"""What goes wrong on a node: a defined message and status, no task that ran, no node out of service, nothing left.
+
+The last two are seen to by the fixture, after each test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from slurm_site import PROJECT, Site, errors, wait_until, working_below
+
+GPUS = "--cdi=nvidia.com/gpu"
+MOUNTS = (GPUS, "--cdi-mode=mounts")
+TWO = "--gres=gpu:2"
+
+#: How a program can fail -> its text, what is said of it.
+PROGRAMS = {
+    "hanging": ("#!/bin/sh\nexec sleep 600\n", "it has not ended within 1 s"),
+    "hanging children": ("#!/bin/sh\nsleep 600 & sleep 600\n", "it has not ended within 1 s"),
+    "garbage": ("#!/bin/sh\nhead -c 100000 /dev/urandom\n", "it has not answered with the path of a plan"),
+    "endless garbage": ("#!/bin/sh\nexec yes\n", "it has not ended within 1 s"),
+    "silence": ("#!/bin/sh\nexit 0\n", "it has not answered with the path of a plan"),
+    "killed": ("#!/bin/sh\nkill -9 $$\n", "it was ended by signal 9"),
+    "crash": ("#!/bin/sh\necho Traceback; echo 'ValueError: boom' >&2; exit 3\n", "it has failed: ValueError: boom"),
+    "no interpreter": ("#!/no/such/interpreter\n", "can't be executed"),
+    "terminal": ("#!/bin/sh\nprintf 'cdi-hpc: error: \\033[2Jgone\\n' >&2; exit 125\n", "error: ?[2Jgone"),
+}
+
+
+def assert_refused(site: Site, text: str, *words: str) -> None:
+    """A step on two nodes fails with 125, each node says why, once, and nothing runs."""
+    done = site.srun("-N2", "-n4", TWO, *(words or (GPUS,)), "echo", "RAN")
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    assert len(errors(done)) == 2, done.stderr
+    assert all(f"n{number}: error: " in line and text in line for number, line in enumerate(errors(done), 1)), (
+        done.stderr
+    )
+
+
+@pytest.mark.parametrize("which", ["cdi_hpc", "cdi_hpc_run"])
+@pytest.mark.parametrize("fault", [*PROGRAMS])
+def test_a_program_of_ours_that_fails(site, which, fault):
+    text, message = PROGRAMS[fault]
+    if which == "cdi_hpc":  # it is called where there is no plan
+        shutil.rmtree(site.cache, ignore_errors=True)
+    site.configure(timeout="1", **{which: site.program(text)})
+    assert_refused(site, message)
+
+
+@pytest.mark.parametrize("which", ["cdi_hpc", "cdi_hpc_run"])
+def test_a_program_of_ours_that_is_missing_or_not_executable(site, which):
+    shutil.rmtree(site.cache, ignore_errors=True)
+    site.configure(**{which: "/no/such/program"})
+    assert_refused(site, "/no/such/program: can't be executed: No such file or directory")
+    site.configure(**{which: "/etc/passwd"})
+    assert_refused(site, "/etc/passwd: can't be executed")
+
+
+def test_a_batch_job_fails_and_its_node_goes_on(site):
+    site.configure(cdi_hpc_run="/no/such/program")
+    status, output = site.batch("#!/bin/sh\necho RAN\n", TWO, GPUS)
+    assert status == 125
+    assert "RAN" not in output
+    assert "can't be executed" in output
+
+
+def test_a_fault_of_one_node_of_two(site):
+    shutil.rmtree(site.cache, ignore_errors=True)
+    other = site.program(
+        f'#!/bin/sh\n[ "$SLURM_NODEID" = 0 ] || set -- "$@" example.org/broken=1\nexec {site.compiler} "$@"\n'
+    )
+    runner = site.program("#!/bin/sh\nexit 1\n")
+    site.configure(cdi_hpc=other, cdi_hpc_run=runner)
+    done = site.srun("-N2", "-n2", "--kill-on-bad-exit", TWO, GPUS, "sleep", "20")
+    assert done.returncode != 0
+    assert [line.partition(",")[0] for line in errors(done)] == [
+        "n2: error: device 'example.org/broken=1': no spec for the kind 'example.org/broken' in '/etc/cdi'"
+    ]
+
+
+# Plans --------------------------------------------------------------------------------------------------------------
+
+
+def one_plan(site: Site) -> Path:
+    shutil.rmtree(site.cache, ignore_errors=True)
+    done = site.srun(TWO, *MOUNTS, "true")
+    assert done.returncode == 0, done.stderr
+    (plan,) = site.cache.glob("*.plan")
+    return plan
+
+
+def test_a_plan_that_is_cut_off_is_made_again(site):
+    plan = one_plan(site)
+    plan.write_bytes(plan.read_bytes()[:-5])
+    assert site.srun(TWO, *MOUNTS, "nvidia-smi").returncode == 0
+    assert plan.read_bytes().endswith(b"\0end\0")
+
+
+def test_a_plan_that_is_stale_is_made_again(site):
+    before = one_plan(site)
+    inode = before.stat().st_ino
+    shutil.rmtree(next(site.cache.glob("*.stage")))
+    assert site.srun(TWO, *MOUNTS, "nvidia-smi").returncode == 0
+    assert before.stat().st_ino != inode
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ('head -c 100 "$plan" > "$plan.new"; mv "$plan.new" "$plan"', "the plan ends inside of record"),
+        ('chmod 666 "$plan"', "others may write to it"),
+        ('ln "$plan" "$plan.link"', "it has other names"),
+        ('ln -sf /etc/passwd "$plan"', "it is a link"),
+        ('rm "$plan"', "the plan is gone"),
+        (
+            'mv "$plan" "${plan%/*}/$(printf %064d 0).plan"; plan=${plan%/*}/$(printf %064d 0).plan',
+            "it is not the plan",
+        ),
+        ('rm -r "${plan%.plan}".*.stage', "it has changed since the plan was made"),
+        ("plan=/etc/passwd", "that is no plan's name"),
+        ('plan=$(dirname "$(dirname "$plan")")/$(basename "$plan")', "the plan is gone"),
+    ],
+)
+def test_a_plan_that_is_spoilt_after_it_was_found(site, damage, message):
+    """Between the search and the tasks, as root or another job of the user could do it."""
+    one_plan(site)
+    spoiler = site.program(f'#!/bin/sh\nplan=$({site.runner} "$@") || exit 1\n{damage}\necho "$plan"\n')
+    site.configure(cdi_hpc_run=spoiler)
+    done = site.srun("-N1", "-n3", TWO, *MOUNTS, "echo", "RAN")
+    shutil.rmtree(site.cache, ignore_errors=True)
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    assert len(errors(done)) == 1, done.stderr
+    assert message in errors(done)[0]
+
+
+# Directories --------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_for_plans_that_others_can_write_to(site):
+    open_to_all = site.top / "open"
+    open_to_all.mkdir(exist_ok=True)
+    open_to_all.chmod(0o777)
+    site.configure(cache=str(open_to_all))
+    assert_refused(site, "others may write to it")
+
+
+def test_a_directory_for_plans_that_is_a_link(site):
+    link = site.top / "link"
+    if not link.is_symlink():
+        link.symlink_to("/etc")
+    site.configure(cache=str(link))
+    assert_refused(site, "no directory for plans")
+
+
+def test_a_directory_for_plans_that_is_missing_with_its_parent(site):
+    site.configure(cache=str(site.top / "no/such/directory"))
+    assert_refused(site, "no directory for plans: No such file or directory")
+
+
+@pytest.mark.root
+def test_a_directory_for_plans_in_which_somebody_else_has_the_users_name(site):
+    place = site.top / "squatted"
+    place.mkdir()
+    (place / str(site.user.pw_uid)).symlink_to("/etc")
+    site.configure(cache=str(place))
+    assert_refused(site, "no directory for the user's plans")
+
+
+def test_a_directory_of_plans_that_can_not_be_written(site):
+    one_plan(site)
+    shutil.rmtree(site.cache)
+    site.cache.parent.chmod(0o500)
+    try:
+        assert_refused(site, "Permission denied")
+    finally:
+        site.cache.parent.chmod(0o700)
+
+
+# What users can do ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["$(id)", "nvidia.com/gpu=0;id", "", "/etc/shadow", "a" * 5000, "\x1b[2J"])
+def test_an_option_that_is_brought_past_srun(site, value):
+    forged = {"_SLURM_SPANK_OPTION_cdi_cdi": value}
+    done = site.srun("-n2", TWO, "echo", "RAN", env=forged)
+    assert "\x1b" not in done.stderr
+    if done.returncode == 0:  # this release does not take it from there
+        assert done.stdout == "RAN\n" * 2
+    else:
+        assert (done.returncode, done.stdout) == (125, "")
+        assert "is not a device" in done.stderr
+
+
+def test_plugstack_arguments_that_are_wrong_stop_only_who_asks_for_devices(site):
+    site.configure(tiemout="3")
+    assert site.srun("echo", "RAN").stdout == "RAN\n"
+    done = site.srun(TWO, GPUS, "echo", "RAN")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "'tiemout=3': there is no such argument" in done.stderr
+
+
+# Ends ----------------------------------------------------------------------------------------------------------------
+
+
+def kill(name: str, directory: Path) -> None:
+    """Every process of this name that works in the directory."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if os.readlink(process / "cwd") == str(directory) and (process / "comm").read_text() == f"{name}\n":
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("mode", ["handoff", "mounts"])
+def test_slurmstepd_is_killed(site, mode):
+    process = site.begin("srun", "--quiet", TWO, GPUS, f"--cdi-mode={mode}", "sleep", "600")
+    assert wait_until(lambda: "sleep" in working_below(site.top))
+    kill("slurmstepd", site.lab)
+    process.terminate()
+    process.communicate(timeout=60)
+    site.run("scancel", "--partition=lab")
+    kill("sleep", site.top / "home")  # as Slurm would, had it a cgroup to find it by
+    assert wait_until(lambda: not site.run("squeue", "--noheader").stdout)
+
+
+def test_a_step_is_cancelled(site):
+    process = site.begin("srun", "--quiet", "-N2", "-n4", TWO, *MOUNTS, "sleep", "600")
+    assert wait_until(lambda: "sleep" in working_below(site.top))
+    site.run("scancel", "--partition=lab")
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+
+
+def test_user_namespaces_are_forbidden_on_a_node(built):
+    """In a user namespace of the test's own, whose limit is its own as well."""
+    top = Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir="/tmp"))
+    site = Site(top, *built)
+    site.configure()
+    script = f"""
+echo 0 > /proc/sys/user/max_user_namespaces
+exec python3 {PROJECT}/scripts/slurm-lab --dir {site.lab} run --gpus 2 --plugstack {top}/plugstack.conf -- \
+    srun --quiet -N2 -n4 {TWO} {" ".join(MOUNTS)} echo RAN
+"""
+    done = subprocess.run(
+        ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", script],
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    shutil.rmtree(top)
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    assert len(errors(done)) == 2, done.stderr
+    assert all("/proc/sys/user/max_user_namespaces: a user and mount namespace" in line for line in errors(done))

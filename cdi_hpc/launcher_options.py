@@ -176,7 +176,7 @@ class _Reader:
         if value is not None and option.arity == "none":
             self._check_switch(name, text)
         if value is None and option.arity == "required":
-            value = self._next_word(name)
+            value = self._next_word(option, name)
             self._add(option, value, (word, value))
         else:
             self._add(option, value, (word,))
@@ -196,7 +196,7 @@ class _Reader:
                 self._add(option, joined, (f"{name}{rest}",))
                 return
             if option.arity == "required":
-                value = self._next_word(name)
+                value = self._next_word(option, name)
                 self._add(option, value, (name, value))
                 return
             self._add(option, None, (name,))
@@ -222,9 +222,11 @@ class _Reader:
         chosen = theirs or like
         return chosen[0] if len(chosen) == 1 else None
 
-    def _next_word(self, name: str) -> str:
+    def _next_word(self, option: Option, name: str) -> str:
         if self.at == len(self.words):
-            raise _NotUnderstood(Problem(f"option {name}", "needs a value"))
+            problem = Problem(f"option {name}", "needs a value")
+            # The launcher would say that it does not know the option.
+            raise CdiError(problem) if option.use in _OURS else _NotUnderstood(problem)
         self.at += 1
         return self.words[self.at - 1]
 

@@ -162,6 +162,12 @@ static enum outcome add_given(struct reader *reader, const struct launcher_optio
     return TAKEN;
 }
 
+/* An option without its value is the launcher's to complain of, unless it is one that it does not know. */
+static enum outcome lacks_value(const struct launcher_option *option)
+{
+    return is_ours(option) ? REFUSED : NOT_UNDERSTOOD;
+}
+
 /* --name, --name=value, --name value. */
 static enum outcome take_long(struct reader *reader, const char *word)
 {
@@ -177,7 +183,7 @@ static enum outcome take_long(struct reader *reader, const char *word)
     if (value != NULL || option->arity != ARITY_REQUIRED)
         return add_given(reader, option, value, word, NULL);
     if (*reader->next == NULL)
-        return NOT_UNDERSTOOD;
+        return lacks_value(option);
     value = *reader->next++;
     return add_given(reader, option, value, word, value);
 }
@@ -219,7 +225,7 @@ static enum outcome take_short(struct reader *reader, const char *letters)
         }
         if (option->arity == ARITY_REQUIRED) {
             if (*reader->next == NULL)
-                return NOT_UNDERSTOOD;
+                return lacks_value(option);
             value = *reader->next++;
             return add_given(reader, option, value, word_of(reader, *letters, ""), value);
         }

@@ -22,6 +22,9 @@ from cdi_hpc.steps import ROOT, BindHost, MakeDirectory, MakeFile, MakeLink, Mou
 
 DEV = "/dev"
 
+#: What the launcher's own small /dev has; it warns of a bind to one of these.
+IN_MINIMAL = frozenset(f"{DEV}/{name}" for name in ("null", "random", "tty", "urandom", "zero"))
+
 #: Namespaces of our own: impossible, only where nothing else does, or for any difference.
 Namespaces = Literal["no", "needed", "yes"]
 

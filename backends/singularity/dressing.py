@@ -87,6 +87,7 @@ class _Dresser:
     words: list[Word] = field(default_factory=list)
     stage: list[StageEntry] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    assembly: Assembly | None = None
     own: own_mounts.OwnMounts = field(init=False)
     namespaces: devices.Namespaces = field(init=False)
 
@@ -110,6 +111,7 @@ class _Dresser:
             stage=tuple(self.stage),
             lacks=tuple(lack for lack in self.lacks if not lack.fatal),
             messages=tuple(self.messages),
+            assembly=self.assembly,
         )
 
     def _namespaces(self) -> devices.Namespaces:
@@ -142,8 +144,9 @@ class _Dresser:
         known = [action for action in wanted if devices.place_of(action)]
         self.lacks += devices.put_on_host(known, self.host, self.own, namespaces)  # type: ignore[arg-type]  # place_of has chosen
         if dev == "minimal":
-            for action in known:
-                path = devices.place_of(action)
+            for path in map(devices.place_of, known):
+                if path in devices.IN_MINIMAL:
+                    continue
                 self.words += bind_words(self.settings, path, path, read_only=False)
 
     # An image that can be read ------------------------------------------------------------------------------------
@@ -152,7 +155,7 @@ class _Dresser:
         located = self.located
         root = located.path if located.kind == "directory" and located.path else located.place
         first = surroundings.own_mounts(self.settings, self.host, ContainerTree(root, self.witness, located.files))
-        assembly = assemble([*first, *actions], root, self.witness, located.files)
+        assembly = self.assembly = assemble([*first, *actions], root, self.witness, located.files)
         self.messages += assembly.messages
         for placed in assembly.mounts:
             self._mount(assembly, placed)

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from run.launchers import Request, program, write_small_spec, write_spec
 from run.watch import host_as_it_was, images_as_they_were
-from settings import EMBEDDED, THROUGH, Case, Setting, installed, make, one_per_way
+from settings import BY_EXEC, EMBEDDED, THROUGH, Case, Setting, installed, make, one_per_way
 
 __all__ = ["host_as_it_was", "images_as_they_were"]
 
 #: Fixture -> the cases it takes: every setting, those of other people's launchers, and one for each way.
 CASES: dict[str, list[Case]] = {
-    "setting": [*EMBEDDED, *installed(THROUGH)],
+    "setting": installed((*EMBEDDED, *THROUGH)),
     "through": installed(THROUGH),
-    "way": one_per_way([*EMBEDDED, *installed(THROUGH)]),
-    "launcher": one_per_way(installed(THROUGH)),
+    "way": one_per_way(installed((*EMBEDDED, *THROUGH, *BY_EXEC))),
+    "launcher": one_per_way(installed((*THROUGH, *BY_EXEC))),
 }
 
 

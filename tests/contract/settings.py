@@ -54,6 +54,11 @@ class Setting:
     def launcher(self) -> str:
         return self.case.launcher
 
+    @property
+    def is_through(self) -> bool:
+        """A launcher that somebody else made does it."""
+        return isinstance(self.way, Through)
+
     def argv(self, request: Request, command: Words, *, options: Words = (), image: str | Path = "") -> list:
         """A launch with the request's devices."""
         words = [*self.case.options, *options]
@@ -72,19 +77,20 @@ class Setting:
         return [*self.way.words, *words]
 
 
-#: Every sort of image that a launcher takes, by its drop-in; and by ``cdi-hpc exec`` once.
+#: Every sort of image that a launcher takes, by its drop-in.
 THROUGH = (
     Case("ch-run", "shim", "debian-user"),
     Case("ch-run", "shim", "debian-root"),
     Case("ch-run", "shim", "debian.sqfs"),
-    Case("ch-run", "exec", "debian-root"),
     Case("apptainer", "shim", "debian-user"),
     Case("apptainer", "shim", "debian-root"),
     Case("apptainer", "shim", "debian.sqfs"),
     Case("apptainer", "shim", "debian.sif"),
     Case("apptainer", "shim", "debian.sif", ("--contain",)),
-    Case("apptainer", "exec", "debian.sif"),
 )
+
+#: The other way, which does the same.
+BY_EXEC = (Case("ch-run", "exec", "debian-root"), Case("apptainer", "exec", "debian.sif"))
 
 EMBEDDED = (
     Case("run", "", "debian-root"),
@@ -93,9 +99,13 @@ EMBEDDED = (
 )
 
 
+#: What a way needs, where it is not a program of its own name. Debian 14 has pivot_root in util-linux-extra.
+NEEDS = {"run": "cdi-hpc", "native": "cdi-hpc", "script": "pivot_root"}
+
+
 def installed(cases: tuple[Case, ...]) -> list[Case]:
     """Those whose launcher this machine has."""
-    return [case for case in cases if shutil.which(case.launcher)]
+    return [case for case in cases if shutil.which(NEEDS.get(case.launcher, case.launcher))]
 
 
 def one_per_way(cases: list[Case]) -> list[Case]:

@@ -41,8 +41,7 @@ class Impossible:
 #: All there is.
 IMPOSSIBLE: tuple[Impossible, ...] = ()
 
-#: By drop-in: what ``cdi-hpc exec`` makes of a plan is the same.
-CASES = [case for case in installed(THROUGH) if case.how == "shim"]
+CASES = installed(THROUGH)
 
 
 def test_the_reference_states_as_many_facts_as_ever():

@@ -52,7 +52,14 @@ class Loaded:
 
 #: Variables that set keys. They are in the key of a compiled plan, so they are here as well as in the schema, which
 #: takes time to read.
-VARIABLES = ("CDI_HPC_ALL_MEANS", "CDI_HPC_DIRS", "CDI_HPC_PREFLIGHT", "CDI_HPC_STRICT", "CDI_HPC_UNKNOWN_HOOKS")
+VARIABLES = (
+    "CDI_HPC_ALL_MEANS",
+    "CDI_HPC_DIRS",
+    "CDI_HPC_PREFLIGHT",
+    "CDI_HPC_STRICT",
+    "CDI_HPC_UNKNOWN_HOOKS",
+    "CDI_HPC_UNSUPPORTED",
+)
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cdi_hpc.aliases import Alias
@@ -11,6 +11,7 @@ from cdi_hpc.allocation import GresMap, Unmapped
 from cdi_hpc.policy import Policy
 
 Strictness = Literal["warn", "fail"]
+Preflight = Literal["off", "warn", "fail"]
 AllMeans = Literal["every", "openable"]
 Stage = Literal["auto", "overlay", "underlay"]
 
@@ -20,7 +21,8 @@ class LauncherDefaults:
     """``launchers.NAME``: what a launch is like where the command line does not say.
 
     Attributes:
-        devices: for a launch that asks for none.
+        devices: only ``embedded`` has them; for a launch that asks for none.
+        preflight: None: as for all launchers.
         binds: only ``embedded`` has them; ``SRC[:DST[:ro]]``.
         stage: only ``embedded`` has it.
 
@@ -28,7 +30,8 @@ class LauncherDefaults:
 
     devices: tuple[str, ...] = ()
     unknown_hooks: Strictness = "warn"
-    preflight: Strictness = "warn"
+    unsupported: Strictness = "warn"
+    preflight: Preflight | None = None
     binds: tuple[str, ...] = ()
     stage: Stage = "auto"
 
@@ -56,6 +59,9 @@ class Configuration:
     Attributes:
         spec_directories: empty: the default ones.
         all_means: what ``VENDOR/CLASS=all`` is.
+        unsupported: what is done if an edit can't be done, or a device can't be opened.
+        preflight: what is done about libraries that can't work in the image.
+        unmapped: what a Slurm step gets of a kind that no GRES stands for.
 
     """
 
@@ -63,7 +69,8 @@ class Configuration:
     strict: bool = False
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     all_means: AllMeans = "every"
-    preflight: Strictness = "warn"
+    unsupported: Strictness = "warn"
+    preflight: Preflight = "fail"
     unknown_hooks: Strictness = "warn"
     launchers: Mapping[str, LauncherDefaults] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
@@ -72,12 +79,16 @@ class Configuration:
     cache: CacheBounds = field(default_factory=CacheBounds)
 
     def launcher(self, name: str) -> LauncherDefaults:
-        """Defaults of a launcher, with what holds for all of them: the stricter value counts."""
+        """Defaults of a launcher, together with what holds for all of them."""
         own = self.launchers.get(name, LauncherDefaults())
-        return LauncherDefaults(
-            own.devices,
-            "fail" if "fail" in (own.unknown_hooks, self.unknown_hooks) else "warn",
-            "fail" if "fail" in (own.preflight, self.preflight) else "warn",
-            own.binds,
-            own.stage,
+        return replace(
+            own,
+            unknown_hooks=stricter(own.unknown_hooks, self.unknown_hooks),
+            unsupported=stricter(own.unsupported, self.unsupported),
+            preflight=own.preflight or self.preflight,
         )
+
+
+def stricter(first: Strictness, second: Strictness) -> Strictness:
+    """The stricter of two values."""
+    return "fail" if "fail" in (first, second) else "warn"

@@ -53,12 +53,26 @@ KEYS: dict[str, tuple[str, Value, Any, str, str]] = {
         "all-means: opneable",
         "x.yaml:1:1: all-means: expected 'every' or 'openable', found 'opneable' (did you mean 'openable'?)",
     ),
-    "preflight": (
-        "preflight: fail",
-        lambda c: c.launcher("bash").preflight,
+    "unsupported": (
+        "unsupported: fail",
+        lambda c: c.launcher("bash").unsupported,
         "fail",
-        "preflight: 1",
-        "x.yaml:1:1: preflight: expected text, found the number 1 (put it in quotes)",
+        "unsupported: 1",
+        "x.yaml:1:1: unsupported: expected text, found the number 1 (put it in quotes)",
+    ),
+    "preflight": (
+        "preflight: warn",
+        lambda c: c.launcher("charliecloud").preflight,
+        "warn",
+        "preflight: off",
+        "x.yaml:1:1: preflight: expected text, found the boolean false (put it in quotes)",
+    ),
+    "launchers.embedded.devices": (
+        "launchers: {embedded: {devices: gpu}}",
+        lambda c: c.launcher("embedded").devices,
+        ("gpu",),
+        "launchers: {embedded: {devices: {}}}",
+        "launchers.embedded.devices: expected text or a list, found a mapping",
     ),
     "launchers.embedded.binds": (
         "launchers: {embedded: {binds: ['/scratch:/scratch:ro']}}",
@@ -125,19 +139,18 @@ KEYS: dict[str, tuple[str, Value, Any, str, str]] = {
     ),
 }
 
-for LAUNCHER in ("embedded", "bash", "charliecloud", "singularity", "slurm"):
-    KEYS[f"launchers.{LAUNCHER}.devices"] = (
-        f"launchers: {{{LAUNCHER}: {{devices: gpu}}}}",
-        lambda c, name=LAUNCHER: c.launcher(name).devices,
-        ("gpu",),
-        f"launchers: {{{LAUNCHER}: {{devices: {{}}}}}}",
-        f"launchers.{LAUNCHER}.devices: expected text or a list, found a mapping",
-    )
-    for KEY, ATTRIBUTE in (("unknown-hooks", "unknown_hooks"), ("preflight", "preflight")):
+for LAUNCHER, OWN in (
+    ("embedded", ("unknown-hooks", "unsupported", "preflight")),
+    ("bash", ("unknown-hooks", "unsupported")),
+    ("charliecloud", ("unknown-hooks", "unsupported", "preflight")),
+    ("singularity", ("unknown-hooks", "unsupported", "preflight")),
+):
+    for KEY in OWN:
+        WORD = "warn" if KEY == "preflight" else "fail"
         KEYS[f"launchers.{LAUNCHER}.{KEY}"] = (
-            f"launchers: {{{LAUNCHER}: {{{KEY}: fail}}}}",
-            lambda c, name=LAUNCHER, attribute=ATTRIBUTE: getattr(c.launcher(name), attribute),
-            "fail",
+            f"launchers: {{{LAUNCHER}: {{{KEY}: {WORD}}}}}",
+            lambda c, name=LAUNCHER, key=KEY: getattr(c.launcher(name), key.replace("-", "_")),
+            WORD,
             f"launchers: {{{LAUNCHER}: {{{KEY}: no}}}}",
             f"launchers.{LAUNCHER}.{KEY}: expected text, found the boolean false (put it in quotes)",
         )
@@ -215,7 +228,8 @@ def test_variables_are_those_that_a_plans_key_has():
     [
         ("CDI_HPC_STRICT", "1", lambda c: c.strict, True),
         ("CDI_HPC_STRICT", "No", lambda c: c.strict, False),
-        ("CDI_HPC_PREFLIGHT", "fail", lambda c: c.preflight, "fail"),
+        ("CDI_HPC_UNSUPPORTED", "fail", lambda c: c.unsupported, "fail"),
+        ("CDI_HPC_PREFLIGHT", "off", lambda c: c.preflight, "off"),
         ("CDI_HPC_UNKNOWN_HOOKS", "fail", lambda c: c.unknown_hooks, "fail"),
         ("CDI_HPC_ALL_MEANS", "openable", lambda c: c.all_means, "openable"),
         ("CDI_HPC_DIRS", "/a::/b", lambda c: c.spec_directories, ("/a", "/b")),
@@ -235,9 +249,14 @@ def test_a_wrong_variable_is_named(name):
 #: key, lax, strict, its variable
 ORDERED = [
     ("strict", "false", "true", lambda c: c.strict),
-    ("preflight", "warn", "fail", lambda c: c.preflight),
+    ("unsupported", "warn", "fail", lambda c: c.unsupported),
     ("hooks", "{unknown: warn}", "{unknown: fail}", lambda c: c.unknown_hooks),
-    ("launchers", "{bash: {preflight: warn}}", "{bash: {preflight: fail}}", lambda c: c.launcher("bash").preflight),
+    (
+        "launchers",
+        "{bash: {unsupported: warn}}",
+        "{bash: {unsupported: fail}}",
+        lambda c: c.launcher("bash").unsupported,
+    ),
 ]
 
 
@@ -252,8 +271,8 @@ def test_a_user_can_be_stricter_than_the_site_and_not_laxer(key, lax, strict, lo
 
 
 def test_a_user_may_be_lax_where_the_site_says_nothing(tmp_path):
-    files = {"user/config.yaml": "preflight: fail"}
-    assert load(tmp_path, files, {"CDI_HPC_PREFLIGHT": "warn"}).configuration.preflight == "warn"
+    files = {"user/config.yaml": "unsupported: fail"}
+    assert load(tmp_path, files, {"CDI_HPC_UNSUPPORTED": "warn"}).configuration.unsupported == "warn"
 
 
 def test_rules_of_several_files_come_one_after_the_other(tmp_path):
@@ -329,7 +348,7 @@ def test_the_manual_has_every_key_and_who_may_set_it():
             rows[cells[0].strip("`")] = cells[1:]
 
     def shown(name: str) -> str:
-        name = re.sub(r"^launchers\.\w+\.(devices|unknown-hooks|preflight)$", r"launchers.LAUNCHER.\1", name)
+        name = re.sub(r"^launchers\.\w+\.(unknown-hooks|unsupported|preflight)$", r"launchers.LAUNCHER.\1", name)
         return re.sub(r"^policy\.[\w-]+\.", "policy.WHAT.", name)
 
     assert set(rows) == {shown(key.shown) for key in all_keys()}

@@ -15,7 +15,7 @@ from random_configurations import CONFIGURATIONS, NEARLY
 from site_files import load
 
 from cdi_hpc.aliases import expand
-from cdi_hpc.config import Configuration
+from cdi_hpc.config import VARIABLES, Configuration
 from cdi_hpc.config.build import build
 from cdi_hpc.config.files import ConfigFile
 from cdi_hpc.config.settings import join, of_environment, of_file
@@ -32,7 +32,7 @@ def use(configuration: Configuration) -> None:
         expand(["gpu", "mpi,gpu", "x"], configuration.aliases)
     refusals(configuration.policy, ASKED, ALICE)
     hook_rule(configuration.policy, Hook("createContainer", "/usr/bin/x"))
-    for launcher in ("embedded", "slurm", "unheard-of"):
+    for launcher in ("embedded", "bash", "unheard-of"):
         configuration.launcher(launcher)
 
 
@@ -71,11 +71,7 @@ def test_any_bytes_are_a_configuration_or_refused(data):
 
 
 @settings(max_examples=100)
-@given(
-    st.dictionaries(
-        st.sampled_from(["CDI_HPC_STRICT", "CDI_HPC_PREFLIGHT", "CDI_HPC_UNKNOWN_HOOKS", "CDI_HPC_DIRS"]), st.text()
-    )
-)
+@given(st.dictionaries(st.sampled_from(VARIABLES), st.text()))
 def test_any_variables_are_used_or_refused(environ):
     with contextlib.suppress(CdiError):
         build(join(of_environment(environ)))

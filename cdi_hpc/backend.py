@@ -22,6 +22,7 @@ from typing import Literal, Protocol, Union
 from cdi_hpc.host import Host
 from cdi_hpc.image_files import ImageFiles
 from cdi_hpc.plan import Plan, Unsupported
+from cdi_hpc.stage import Assembly
 from cdi_hpc.steps import StageEntry, Step
 from cdi_hpc.witness import Witness
 
@@ -163,6 +164,7 @@ class Located:
         place: absolute path without links where the image's directories are, or will be, while the steps are
             applied: the directory itself, or where the native runner mounts the file.
         reason: why ``files`` is None.
+        offset: where in the file a SquashFS begins that can be mounted, None if there is none.
 
     """
 
@@ -171,6 +173,7 @@ class Located:
     files: ImageFiles | None = None
     place: str = ""
     reason: str = ""
+    offset: int | None = None
 
 
 @dataclass(frozen=True)
@@ -242,13 +245,17 @@ class Dressing:
         variables: changes of the launcher's environment.
         steps: mount steps, none if the launcher's own options do everything.
         place: host path of the directory that the tree covers; "" if there are no steps.
-        squashfs: real path of the SquashFS file that is mounted at the image's place before the steps, or "".
+        squashfs: real path of the file with a SquashFS that is mounted at ``place`` before the steps, or "".
+        offset: where in that file it begins.
+        owned: its files are shown as the caller's (squashfuse's options uid and gid; not every squashfuse has them).
         moves: pairs of a place in the tree and a host path.
         stage: files, directories and links on disk that ``words`` refer to by :class:`StagePath`, parents first;
             paths are relative to the stage and do not begin with a digit (those names are the steps').
         peers: if there are, only the first launch of them applies the steps (:mod:`cdi_hpc.launch.peers`).
         lacks: what this launcher can't do although the plan can, and why.
         messages: what is worth telling.
+        assembly: the plan in its image, where that could be read: the libraries in it are held against the image
+            (:mod:`cdi_hpc.preflight`).
 
     """
 
@@ -257,11 +264,14 @@ class Dressing:
     steps: tuple[Step, ...] = ()
     place: str = ""
     squashfs: str = ""
+    offset: int = 0
+    owned: bool = False
     moves: tuple[tuple[str, str], ...] = ()
     stage: tuple[StageEntry, ...] = ()
     peers: Peers | None = None
     lacks: tuple[Unsupported, ...] = ()
     messages: tuple[str, ...] = field(default_factory=tuple)
+    assembly: Assembly | None = None
 
 
 class Backend(Protocol):

@@ -66,13 +66,17 @@ def compile_dressing(dressing: Dressing, program: str) -> Compiled:
         *(wire.Default(f"{each.name}={each.value}") for each in dressing.variables if each.default),
         wire.Program(program),
         *(_word(word) for word in dressing.words),
-        *([wire.Squashfs(dressing.squashfs, dressing.place)] if dressing.squashfs else []),
+        *(_served(dressing) if dressing.squashfs else ()),
         *([wire.Peers(dressing.peers.prefix, dressing.peers.variable)] if dressing.peers else []),
         *compiled.records,
         *([wire.Place(dressing.place)] if dressing.steps else []),
         *(wire.Move(place, to) for place, to in dressing.moves),
     ]
     return compiled
+
+
+def _served(dressing: Dressing) -> Iterator[wire.Squashfs]:
+    yield wire.Squashfs(dressing.squashfs, dressing.place, dressing.offset, dressing.owned)
 
 
 def _word(word: Word) -> wire.Word:

@@ -172,12 +172,16 @@ class StageArg:
 
 @dataclass(frozen=True)
 class Squashfs:
-    """The SquashFS at an offset in a file, which squashfuse serves at a directory; once, before the steps."""
+    """The SquashFS at an offset in a file, which squashfuse serves at a directory; once, before the steps.
+
+    ``owned``: its files are shown as the caller's, whoever owns them in the image.
+    """
 
     name: ClassVar[str] = "squashfs"
     path: str
     mountpoint: str
     offset: int = 0
+    owned: bool = False
 
 
 @dataclass(frozen=True)
@@ -535,6 +539,7 @@ _CHECKS: dict[str, Callable[[bytes], bool]] = {
     "uid": _ID,
     "gid": _ID,
     "recursive": _is_text,
+    "owned": _is_text,
     "writable": _is_text,
     "flags": _are_flags,
     "limit": lambda data: bool(_LIMIT.match(data)),

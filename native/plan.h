@@ -67,6 +67,7 @@ struct plan {
     const char *place;    /* directory of the host that the tree is put over, or NULL: it becomes the root directory */
     const char *squashfs; /* file with a SquashFS that plan_serve serves, or NULL */
     const char *offset;   /* where in the file that begins, a number */
+    bool is_owned;        /* its files are shown as the caller's */
     const char *peers[2]; /* launches that share a container, for plan_is_first; NULL without any */
     const char *program;  /* launcher to execute in place of the user's command, or NULL */
     struct plan_server server;

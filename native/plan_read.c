@@ -189,7 +189,7 @@ static const struct shape {
     /* prefix, path in the stage, suffix */
     [PLAN_STAGEARG] = {"stagearg", {is_text, is_below, is_text}},
     /* file, directory that it is mounted on, where in the file it begins */
-    [PLAN_SQUASHFS] = {"squashfs", {is_host_path, is_below_root, is_number}},
+    [PLAN_SQUASHFS] = {"squashfs", {is_host_path, is_below_root, is_number, is_yes_or_no}},
     /* path of the launcher's file, variable that ends it */
     [PLAN_PEERS] = {"peers", {is_host_path, is_text}},
     [PLAN_MKDIR] = {"mkdir", {is_place, is_mode}},
@@ -444,6 +444,7 @@ static void remember(struct plan *plan, const struct plan_record *record)
     } else if (record->kind == PLAN_SQUASHFS) {
         plan->squashfs = record->field[0];
         plan->offset = record->field[2];
+        plan->is_owned = record->field[3][0] == '1';
     } else if (record->kind == PLAN_PEERS) {
         plan->peers[0] = record->field[0];
         plan->peers[1] = record->field[1];

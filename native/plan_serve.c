@@ -174,10 +174,12 @@ static bool receive_device(void)
     return got == 1 && fcntl(DEVICE, F_GETFD) >= 0;
 }
 
-static _Noreturn void serve(const char *program, int image, const char *offset, int socket, int said)
+static _Noreturn void serve(const char *program, int image, const struct plan *plan, int socket, int said)
 {
-    char image_path[32], device_path[32], options[sizeof "offset=18446744073709551615"];
-    snprintf(options, sizeof options, "offset=%s", offset);
+    char image_path[32], device_path[32], options[sizeof "offset=18446744073709551615,uid=4294967295,gid=4294967295"];
+    int length = snprintf(options, sizeof options, "offset=%s", plan->offset);
+    if (plan->is_owned)
+        snprintf(options + length, sizeof options - (size_t)length, ",uid=%u,gid=%u", geteuid(), getegid());
     snprintf(image_path, sizeof image_path, "/proc/self/fd/%d", IMAGE);
     snprintf(device_path, sizeof device_path, "/dev/fd/%d", DEVICE);
     forget_signals();
@@ -190,12 +192,12 @@ static _Noreturn void serve(const char *program, int image, const char *offset, 
 }
 
 /* Forked twice: the process that executes the command must not find a child that it knows nothing of. */
-static bool start(const char *program, int image, const char *offset, int socket, int said)
+static bool start(const char *program, int image, const struct plan *plan, int socket, int said)
 {
     pid_t child = fork();
     if (child == 0) {
         if (setsid() >= 0 && fork() == 0)
-            serve(program, image, offset, socket, said);
+            serve(program, image, plan, socket, said);
         _exit(0); /* if there is no server, the socket's other end is closed, and plan_apply hears of it */
     }
     while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
@@ -218,7 +220,7 @@ bool plan_serve(struct plan *plan, struct plan_complaint *complaint)
     if (said >= 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
         plan->server = (struct plan_server){.started = true, .socket = ends[0], .said = said};
         theirs = ends[1];
-        if (start(program, image, plan->offset, theirs, said))
+        if (start(program, image, plan, theirs, said))
             return true;
     }
     plan_complain(complaint, "%s: can't be started: %s", program, strerror(errno));

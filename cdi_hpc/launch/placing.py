@@ -40,7 +40,8 @@ def become_launcher(program: str, argv: Sequence[str], env: Mapping[str, str], d
         _execute(program, argv, env)
     current = _current_directory()
     if dressing.squashfs:
-        with squashfs.mounted(dressing.squashfs) as directory:  # it enters the namespaces
+        served = squashfs.mounted(dressing.squashfs, dressing.offset, owned=dressing.owned)
+        with served as directory:  # it enters the namespaces
             return _attend(directory, program, argv, env, current, dressing)
     runner.enter_namespaces()
     return _become(program, argv, env, current, dressing)

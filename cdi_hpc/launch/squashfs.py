@@ -25,7 +25,7 @@ _PATIENCE = 60.0
 
 
 @contextlib.contextmanager
-def mounted(path: str, offset: int = 0) -> Iterator[str]:
+def mounted(path: str, offset: int = 0, *, owned: bool = False) -> Iterator[str]:
     """The root directory of a SquashFS, which begins at an offset in a file; enters a user and mount namespace.
 
     Raises:
@@ -41,7 +41,7 @@ def mounted(path: str, offset: int = 0) -> Iterator[str]:
     place = os.path.realpath(tempfile.mkdtemp(prefix="cdi-hpc-"))
     try:
         if usable is not None:
-            with _served(usable, path, offset, place):
+            with _served([usable, "-f", "-o", _options(offset, owned=owned)], path, place):
                 yield place
         else:
             _unpack(unpacker or "", path, offset, place)
@@ -60,14 +60,18 @@ def _nothing_usable(path: str, server: str | None) -> Problem:
     return Problem(f"image {path}", "neither squashfuse nor unsquashfs is on the PATH", "install one of them")
 
 
+def _options(offset: int, *, owned: bool) -> str:
+    return f"offset={offset}" + (f",uid={os.geteuid()},gid={os.getegid()}" if owned else "")
+
+
 @contextlib.contextmanager
-def _served(server: str, path: str, offset: int, place: str) -> Iterator[None]:
+def _served(server: list[str], path: str, place: str) -> Iterator[None]:
     # A session of its own: the terminal's ^C is for the command, not for what its files come from.
     # In the foreground, so that it is ours to end, and with the capability to mount kept across exec.
     # What it says goes to a file: nobody reads a pipe once it has mounted.
     with tempfile.TemporaryFile() as said:
         process_ = subprocess.Popen(
-            [server, "-f", "-o", f"offset={offset}", path, place],
+            [*server, path, place],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
@@ -75,7 +79,7 @@ def _served(server: str, path: str, offset: int, place: str) -> Iterator[None]:
             preexec_fn=_keep_mount_capability,  # noqa: PLW1509 - no threads here
         )
         with _ended(process_, place):
-            _wait_until_mounted(process_, server, path, place, said)
+            _wait_until_mounted(process_, server[0], path, place, said)
             yield
 
 

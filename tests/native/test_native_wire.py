@@ -70,10 +70,11 @@ LAUNCHERS = st.builds(
     ),
 )
 IMAGES = st.builds(
-    lambda path, place, offset: (wire.SameFile(path, 1, 2, 3, 4, 5), wire.Squashfs(path, place, offset)),
+    lambda path, place, offset, owned: (wire.SameFile(path, 1, 2, 3, 4, 5), wire.Squashfs(path, place, offset, owned)),
     PLACES,
     PLACES,
     U64,
+    st.booleans(),
 )
 ENDINGS = st.builds(
     lambda place, moves: (wire.Place(place), *moves), PLACES, st.lists(st.builds(wire.Move, PLACES, PLACES))
@@ -215,7 +216,7 @@ ROOT = fields_of("bind", "/", "/", "1", "", "")
 STAGE = fields_of("stage", "/s")
 PROGRAM = fields_of("program", "/usr/bin/ch-run")
 IMAGE = fields_of("file", "/a.sqfs", "1", "2", "3", "4", "5")
-SQUASHFS = fields_of("squashfs", "/a.sqfs", "/run/user/1/cdi-hpc/image", "0")
+SQUASHFS = fields_of("squashfs", "/a.sqfs", "/run/user/1/cdi-hpc/image", "0", "0")
 PLACE = fields_of("place", "/images/a")
 END = fields_of("end")
 
@@ -284,9 +285,15 @@ END = fields_of("end")
         (HEAD + IMAGE + SQUASHFS + SQUASHFS + ROOT + END, "record 'squashfs': a plan has one"),
         (HEAD + IMAGE + ROOT + SQUASHFS + END, "record 'squashfs': it comes before the steps"),
         (HEAD + SQUASHFS + ROOT + END, "no file record tells which file squashfs means"),
-        (HEAD + fields_of("squashfs", "/a.sqfs", "/x/../y", "0") + ROOT + END, "field 2 of record 'squashfs' can't be"),
-        (HEAD + fields_of("squashfs", "/a.sqfs", "/", "0") + ROOT + END, "field 2 of record 'squashfs' can't be"),
-        (HEAD + fields_of("squashfs", "/a.sqfs", "/x", "-1") + ROOT + END, "field 3 of record 'squashfs' can't be"),
+        (
+            HEAD + fields_of("squashfs", "/a.sqfs", "/x/../y", "0", "0") + ROOT + END,
+            "field 2 of record 'squashfs' can't be",
+        ),
+        (HEAD + fields_of("squashfs", "/a.sqfs", "/", "0", "0") + ROOT + END, "field 2 of record 'squashfs' can't be"),
+        (
+            HEAD + fields_of("squashfs", "/a.sqfs", "/x", "-1", "0") + ROOT + END,
+            "field 3 of record 'squashfs' can't be",
+        ),
         (HEAD + PLACE + ROOT + END, "record 'place': there is no tree yet"),
         (HEAD + ROOT + PLACE + PLACE + END, "record 'place': a plan has one"),
         (HEAD + ROOT + fields_of("place", "/") + END, "field 1 of record 'place' can't be '/'"),

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from cdi_hpc import __version__
 from cdi_hpc.backend import Given, Invocation, Profile
 from cdi_hpc.registry import ENVIRONMENT_VARIABLE
+from cdi_hpc.request import Preflight
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Launch:
     stage: str = "auto"
     strict: bool = False
     unknown_hooks: str = "warn"
+    preflight: Preflight = "fail"
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def _fields(launch: Launch, caller: Caller | None, cwd: str, environ: Mapping[st
     if launch.strict:
         yield "S"
     yield f"h:{launch.unknown_hooks}"
+    yield f"f:{launch.preflight}"
     if _depends_on_directory(launch, directories or ""):
         yield f"cwd:{cwd}"
 

@@ -15,9 +15,9 @@ import os
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Literal
+from typing import BinaryIO, get_args
 
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.ldcache import conf, elf, musl
@@ -26,11 +26,9 @@ from cdi_hpc.ldcache.scan import looks_like_library
 from cdi_hpc.ldcache.tree import Tree
 from cdi_hpc.loader import LoaderView
 from cdi_hpc.plan import Bind
+from cdi_hpc.request import PREFLIGHT_VARIABLE, Preflight
 from cdi_hpc.stage import Assembly
 from cdi_hpc.symbol_versions import Versions, read_versions
-
-#: What is done about misfits: the launch is refused, or they are told, or nobody looks.
-Strictness = Literal["fail", "warn", "off"]
 
 _CACHE = "/etc/ld.so.cache"
 _MAX_CACHE = 1 << 26
@@ -144,7 +142,7 @@ def _reasons(injected: dict[str, Versions], image: _Image, machine: str) -> Iter
             yield path, without_libc
 
 
-def enforce(assembly: Assembly, strictness: Strictness = "fail", fix: str = "") -> list[Misfit]:
+def enforce(assembly: Assembly, strictness: Preflight = "fail", fix: str = "") -> list[Misfit]:
     """Look, unless told not to, and refuse what does not fit.
 
     Args:
@@ -167,6 +165,17 @@ def enforce(assembly: Assembly, strictness: Strictness = "fail", fix: str = "") 
     return misfits
 
 
+def wanted(environ: Mapping[str, str]) -> Preflight:
+    """What the environment wants done about misfits (CdiError: it is none of the words)."""
+    word = environ.get(PREFLIGHT_VARIABLE) or "fail"
+    found = next((known for known in get_args(Preflight) if known == word), None)
+    if found is None:
+        known = ", ".join(get_args(Preflight))
+        raise CdiError(Problem(PREFLIGHT_VARIABLE, f"is {word!r}", f"known are {known}"))
+    result: Preflight = found
+    return result
+
+
 def _told(reason: _Reason, names: list[str]) -> Iterator[Misfit]:
     """One line for each library; one for all of them where they are many, or where it is no more than a warning."""
     if len(names) == 1 or (reason.fatal and len(names) <= _NAMED):
@@ -174,7 +183,7 @@ def _told(reason: _Reason, names: list[str]) -> Iterator[Misfit]:
             yield Misfit("", f"{name} needs {reason.need}, {reason.rest}", fatal=reason.fatal)
         return
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    yield Misfit("", f"{len(names)} libraries need {reason.need}, {reason.rest}: {shown}", fatal=reason.fatal)
+    yield Misfit("", f"{len(names)} files need {reason.need}, {reason.rest}: {shown}", fatal=reason.fatal)
 
 
 # What is injected ---------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from cdi_hpc import __version__
 from cdi_hpc.backend import Arity, Backend, Option, Profile, Style, Subcommand, Use
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.image_files import open_regular
+from cdi_hpc.request import PREFLIGHT_VARIABLE
 
 _HEADER = ("cdi-hpc-launcher", "1", __version__)
 
@@ -134,6 +135,10 @@ def is_drop_in(path: str) -> bool:
 # Its profile ----------------------------------------------------------------------------------------------------------
 
 
+#: Variables that may change a plan, whatever the launcher.
+_EVERYBODYS_VARIABLES = (PREFLIGHT_VARIABLE,)
+
+
 def obtain(backend: Backend, launcher: Launcher, cache: str | None) -> Profile:
     """The launcher's profile: from a drop-in's directory or the user's cache if it is there and fresh, else probed.
 
@@ -181,7 +186,8 @@ def checked(profile: Profile, backend: str, program: str) -> Profile:
     for option in (*profile.options, *(option for each in profile.subcommands for option in each.options)):
         if not option.names or not all(_OPTION_NAME.fullmatch(name) and "," not in name for name in option.names):
             raise _faulty(backend, f"option names {option.names!r}")
-    profile = replace(profile, backend=backend, program=program)
+    variables = tuple(dict.fromkeys((*profile.variables, *_EVERYBODYS_VARIABLES)))
+    profile = replace(profile, backend=backend, program=program, variables=variables)
     if any("\0" in text for text in _fields(profile, (0, 0, 0, 0))):
         raise _faulty(backend, "a text with a NUL")
     return profile

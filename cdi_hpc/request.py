@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from cdi_hpc import names
 from cdi_hpc.errors import CdiError, Problem
@@ -20,6 +21,10 @@ from cdi_hpc.witness import Witness
 
 #: The device name that stands for the whole kind where no device has it.
 ALL = "all"
+
+#: What is to be done about libraries that can't work in the image: no launch, or a warning, or nobody looks.
+Preflight = Literal["fail", "warn", "off"]
+PREFLIGHT_VARIABLE = "CDI_HPC_PREFLIGHT"
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,7 @@ bool compute_key(const struct options *options, const char *image, const char *c
     if (options->strict)
         add(&hash, "S", "");
     add(&hash, "h:", options->unknown_hooks);
+    add(&hash, "f:", options->preflight);
     if (any(&options->devices, may_be_relative_file) || any(&options->cdi_dirs, is_relative) ||
         any(&options->binds, is_relative) || (directories != NULL && lists_relative(directories)))
         add(&hash, "cwd:", cwd);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum place { DEVICE, CDI_DIR, BIND, ENV, WORKDIR, STAGE, HOOKS, WRITABLE, CONTAIN, STRICT, RUNNER, VERBOSE, QUIET, HELP };
+enum place { DEVICE, CDI_DIR, BIND, ENV, WORKDIR, STAGE, HOOKS, PREFLIGHT, WRITABLE, CONTAIN, STRICT, RUNNER, VERBOSE, QUIET, HELP };
 
 static const struct option {
     const char *name;
@@ -18,6 +18,7 @@ static const struct option {
     {"workdir", '\0', WORKDIR, true},
     {"stage", '\0', STAGE, true},
     {"unknown-hooks", '\0', HOOKS, true},
+    {"preflight", '\0', PREFLIGHT, true},
     {"writable-tmpfs", '\0', WRITABLE, false},
     {"contain", '\0', CONTAIN, false},
     {"strict", '\0', STRICT, false},
@@ -30,6 +31,7 @@ static const struct option {
 static const char *const stages[] = {"auto", "overlay", "underlay", NULL};
 static const char *const runners_that_are_us[] = {"auto", "native", NULL};
 static const char *const hook_policies[] = {"warn", "fail", NULL};
+static const char *const preflights[] = {"fail", "warn", "off", NULL};
 
 static bool is_one_of(const char *const *words, const char *word)
 {
@@ -69,6 +71,9 @@ static bool set(struct options *options, enum place place, const char *value)
     case HOOKS:
         options->unknown_hooks = value;
         return is_one_of(hook_policies, value);
+    case PREFLIGHT:
+        options->preflight = value;
+        return is_one_of(preflights, value);
     case WRITABLE:
         options->writable_tmpfs = true;
         break;
@@ -163,7 +168,10 @@ static bool take_options(struct options *options, char ***next)
 bool options_parse(struct options *options, int argc, char **argv)
 {
     size_t most = (size_t)argc;
-    *options = (struct options){.stage = "auto", .unknown_hooks = "warn"};
+    *options = (struct options){.stage = "auto", .unknown_hooks = "warn", .preflight = "fail"};
+    const char *preflight = getenv("CDI_HPC_PREFLIGHT");
+    if (preflight != NULL && *preflight != '\0' && !set(options, PREFLIGHT, preflight))
+        return false;
     options->memory = calloc(4 * most, sizeof *options->memory);
     if (options->memory == NULL)
         return false;

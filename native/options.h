@@ -14,7 +14,7 @@ struct values {
 struct options {
     struct values devices, cdi_dirs, binds, env;
     const char *workdir; /* NULL: not given */
-    const char *stage, *unknown_hooks;
+    const char *stage, *unknown_hooks, *preflight;
     bool writable_tmpfs, contain, strict, help;
     int verbosity; /* each -v adds one, each -q takes one */
     const char *image;

@@ -95,7 +95,7 @@ def dress(
     steps = _composed(assembly, fitting)
     messages = (*assembly.messages, *fitting.messages)
     if not steps:
-        return Dressing(_words(fitting), variables, lacks=tuple(fitting.lacks), messages=messages)
+        return Dressing(_words(fitting), variables, lacks=tuple(fitting.lacks), messages=messages, assembly=assembly)
     image = located.place if located.place != located.path else ""
     if image:  # --mount is for a file, which ours is none any more
         fitting.changes.update((n, ()) for n in fitting.wishes.numbers("--mount"))
@@ -109,6 +109,7 @@ def dress(
         peers=_peers(fitting.wishes),
         lacks=tuple(fitting.lacks),
         messages=messages,
+        assembly=assembly,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Callable, TypeVar
 import click
 
 from cdi_hpc.cli import complain
+from cdi_hpc.request import PREFLIGHT_VARIABLE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,6 +37,16 @@ unknown_hooks = click.option(
     default="warn",
     show_default=True,
     help="What to do about a hook whose effect is not known. It is never run.",
+)
+
+preflight = click.option(
+    "--preflight",
+    type=click.Choice(["fail", "warn", "off"]),
+    default="fail",
+    show_default=True,
+    envvar=PREFLIGHT_VARIABLE,
+    help="What to do about libraries that can't work in the image: refuse the launch, or say it, or don't look. "
+    f"{PREFLIGHT_VARIABLE} does the same.",
 )
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from cdi_hpc import describe
+from cdi_hpc import describe, preflight
 from cdi_hpc.cli import PROBLEM
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, unknown_hooks, verbosity
 from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import open_image
+from cdi_hpc.image import open_image, read_image
 from cdi_hpc.launch import embedded
 from cdi_hpc.lookup import resolve_devices
 from cdi_hpc.plan import Plan
@@ -57,7 +58,10 @@ def command(
         resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict), host, unknown_hooks=unknown_hooks
     )
     status = PROBLEM if any(lack.fatal for lack in plan.unsupported()) else 0
-    messages, places = _in_image(plan, host, image)
+    messages, misfits, places = _in_image(plan, host, image)
+    if any(misfit.fatal for misfit in misfits):
+        status = PROBLEM
+    messages = [*messages, *map(str, misfits)]
     if output_format == "json":
         document = describe.plan_document(plan, launcher)
         print_json({**document, "image": image, "messages": messages})
@@ -71,13 +75,21 @@ def command(
     return status
 
 
-def _in_image(plan: Plan, host: LiveHost, image: str | None) -> tuple[list[str], list[tuple[str, str, str]]]:
-    """What only the image decides: messages, and rows for paths that are elsewhere in it."""
-    if image is None or any(lack.fatal for lack in plan.unsupported()):
-        return [], []
-    with open_image(image) as opened:
-        assembly = embedded.prepare(plan, opened.directory, host, embedded.RunOptions())
-    return assembly.messages, _moved(assembly)
+def _in_image(
+    plan: Plan, host: LiveHost, path: str | None
+) -> tuple[list[str], list[preflight.Misfit], list[tuple[str, str, str]]]:
+    """What only the image decides: messages, libraries that can't work, and rows for paths that are elsewhere in it."""
+    if path is None or any(lack.fatal for lack in plan.unsupported()):
+        return [], [], []
+    image = read_image(path)
+    if image.files is None and not image.mountable:
+        raise CdiError(Problem(f"image {path}", image.reason, image.fix))
+    if image.files is None:
+        with open_image(path) as opened:
+            assembly = embedded.prepare(plan, opened.directory, host, embedded.RunOptions())
+            return [*image.notes, *assembly.messages], preflight.check(assembly), _moved(assembly)
+    assembly = embedded.prepare(plan, image.place, host, embedded.RunOptions(), files=image.files)
+    return [*image.notes, *assembly.messages], preflight.check(assembly), _moved(assembly)
 
 
 def _moved(assembly: Assembly) -> list[tuple[str, str, str]]:

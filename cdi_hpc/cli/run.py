@@ -11,7 +11,7 @@ import click
 
 from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, find_runner
-from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, strict, unknown_hooks, verbosity
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
@@ -43,6 +43,7 @@ from cdi_hpc.witness import ChangedError
 @cdi_dir
 @strict
 @unknown_hooks
+@preflight
 @verbosity
 @click.option(
     "--runner",
@@ -61,6 +62,7 @@ def command(
     cdi_dirs: tuple[str, ...],
     strict: bool,
     unknown_hooks: Any,
+    preflight: Any,
     image: str,
     arguments: tuple[str, ...],
     verbose: int,
@@ -89,6 +91,7 @@ def command(
         stage=run_options.stage,
         strict=strict,
         unknown_hooks=unknown_hooks,
+        preflight=preflight,
     )
     native_words = _native_words(launch, run_options, reporter.level, words)
     if compile_and_run:
@@ -108,6 +111,7 @@ def _native_words(launch: Launch, options: embedded.RunOptions, level: int, comm
         *([("--workdir", options.workdir)] if options.workdir is not None else []),
         ("--stage", launch.stage),
         ("--unknown-hooks", launch.unknown_hooks),
+        ("--preflight", launch.preflight),
     )
     switches = (
         (launch.writable_tmpfs, "--writable-tmpfs"),
@@ -156,5 +160,6 @@ def _run(launch: Launch, words: Sequence[str], run_options: embedded.RunOptions,
     with open_image(launch.image) as opened:
         assembly = embedded.prepare(plan, opened.directory, host, run_options)
         native.say_about(plan, assembly.messages, reporter)
+        native.check_libraries(assembly, launch, reporter)
         status = embedded.run(plan, assembly, words, run_options, attended=opened.attended)
     return squashfs.leave_as(status)

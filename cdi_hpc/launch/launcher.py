@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
 
-from cdi_hpc import wire
+from cdi_hpc import preflight, wire
 from cdi_hpc.backend import Backend, Dressing, Keep, Located, Peers, StagePath, Text, Word
 from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
 from cdi_hpc.compile import compile_dressing, origins
@@ -27,6 +27,7 @@ from cdi_hpc.model import ResolvedEdits
 from cdi_hpc.plan import Plan, Unsupported
 from cdi_hpc.plan_cache import PlanCache
 from cdi_hpc.profile import Launcher
+from cdi_hpc.request import PREFLIGHT_VARIABLE
 from cdi_hpc.translate import translate
 from cdi_hpc.witness import Recorder, Witness
 
@@ -141,6 +142,9 @@ def prepare(
     native.say_about(plan, dressing.messages, report)
     for lack in dressing.lacks:
         report.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
+    if dressing.assembly is not None:
+        for misfit in preflight.enforce(dressing.assembly, preflight.wanted(environ), f"{PREFLIGHT_VARIABLE}=warn"):
+            report.warn(misfit)
     return Prepared(plan, located, dressing)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable, TypeVar
 
-from cdi_hpc import wire
+from cdi_hpc import preflight, wire
 from cdi_hpc.cache_key import Caller, Launch, cache_key
 from cdi_hpc.compile import compile_steps, origins
 from cdi_hpc.compose import Composition, compose
@@ -149,6 +149,7 @@ def _translate(
     files = image.files if image.mountable else None  # a directory is read as the recorder wants it
     assembly = embedded.prepare(plan, image.place, host, options, recorder, files)
     say_about(plan, assembly.messages, messages)
+    check_libraries(assembly, launch, messages)
     steps = _composed(launch, assembly, options)
     env = [wire.Env(f"{action.name}={action.value}") for action in plan.actions if isinstance(action, SetEnv)]
     served = [wire.Squashfs(image.path, image.place, image.offset)] if image.mountable else []
@@ -186,6 +187,12 @@ def say_about(plan: Plan, messages: Sequence[str], report: Report) -> None:
         report.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
     for message in messages:
         report.note(message)
+
+
+def check_libraries(assembly: Assembly, launch: Launch, report: Report) -> None:
+    """Hold the injected libraries against the image (CdiError: they can't work there, and the launch has to say so)."""
+    for misfit in preflight.enforce(assembly, launch.preflight, "--preflight=warn"):
+        report.warn(misfit)
 
 
 def working_directory() -> str:

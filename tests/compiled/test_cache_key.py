@@ -31,6 +31,7 @@ def launches(draw: st.DrawFn) -> Launch:
         stage=draw(st.sampled_from(["auto", "overlay", "underlay"])),
         strict=draw(st.booleans()),
         unknown_hooks=draw(st.sampled_from(["warn", "fail"])),
+        preflight=draw(st.sampled_from(["fail", "warn", "off"])),
     )
 
 

@@ -27,6 +27,7 @@ LAUNCHES = st.builds(
     stage=st.sampled_from(["auto", "overlay", "underlay"]),
     strict=st.booleans(),
     unknown_hooks=st.sampled_from(["warn", "fail"]),
+    preflight=st.sampled_from(["fail", "warn", "off"]),
 )
 SPEC_PATHS = st.none() | st.lists(DIRECTORIES, max_size=3).map(":".join)
 
@@ -38,7 +39,16 @@ def words_of(launch: Launch) -> list[str]:
     words += (
         ["--writable-tmpfs"] * launch.writable_tmpfs + ["--contain"] * launch.contain + ["--strict"] * launch.strict
     )
-    return [*words, "--stage", launch.stage, f"--unknown-hooks={launch.unknown_hooks}", launch.image, "true"]
+    return [
+        *words,
+        "--stage",
+        launch.stage,
+        f"--unknown-hooks={launch.unknown_hooks}",
+        "--preflight",
+        launch.preflight,
+        launch.image,
+        "true",
+    ]
 
 
 @given(launch=LAUNCHES, spec_path=SPEC_PATHS, everybody=st.booleans())

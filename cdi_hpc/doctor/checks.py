@@ -125,4 +125,5 @@ def all_checks() -> tuple[Check, ...]:
         Check("request", "request", specs.request),
         Check("image", "image", images.readable, wants="image"),
         Check("image-layers", "image", images.layers, wants="image"),
+        Check("image-libraries", "image", images.libraries, wants="image"),
     )

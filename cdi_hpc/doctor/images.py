@@ -5,8 +5,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
+from cdi_hpc import preflight
 from cdi_hpc.compose import Composition, compose
-from cdi_hpc.doctor.checks import Finding, Question
+from cdi_hpc.doctor.checks import Finding, Question, Status
 from cdi_hpc.doctor.places import file_system
 from cdi_hpc.doctor.specs import plan_for
 from cdi_hpc.host import LiveHost
@@ -54,6 +55,20 @@ def layers(question: Question) -> Iterator[Finding]:
         yield Finding("note", what, "a SquashFS file of the image does without")
     else:
         yield Finding("ok", f"an overlay can be mounted on {image.path} ({kind})")
+
+
+def libraries(question: Question) -> Iterator[Finding]:
+    """Whether the libraries that the devices bring can work in the image."""
+    assembly = _assembly(question, read_image(question.image or ""))
+    if assembly is None:
+        return
+    misfits = preflight.check(assembly)
+    for misfit in misfits:
+        where = f"{misfit.where}: " if misfit.where else ""
+        status: Status = "problem" if misfit.fatal else "warning"
+        yield Finding(status, f"{where}{misfit.what}", misfit.fix or "take an image with a newer C library")
+    if not misfits:
+        yield Finding("ok", "the image has what the devices' libraries need")
 
 
 def _assembly(question: Question, image: Image) -> Assembly | None:

@@ -1,0 +1,40 @@
+"""What an administrator gets: the library, the sample of plugstack.conf, its pages."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from slurm_site import PROJECT
+
+SAMPLE = (PROJECT / "packaging/slurm/plugstack.conf.d/cdi.conf").read_text()
+ARGUMENTS = sorted(re.findall(r'IS\("([\w-]+)"\)', (PROJECT / "slurm/spank/site.c").read_text()))
+
+
+def test_every_argument_is_explained_in_the_sample():
+    assert sorted(re.findall(r"^# ([\w-]+)=", SAMPLE, re.MULTILINE)) == ARGUMENTS
+
+
+def test_every_argument_is_explained_in_the_manual():
+    text = (PROJECT / "docs/hpc.md").read_text().partition("## The plugin's arguments\n")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `([\w-]+)=", text, re.MULTILINE)) == ARGUMENTS
+
+
+def test_the_library_exports_what_slurm_looks_for_and_nothing_else(built):
+    plugin, _ = built
+    lines = subprocess.run(["nm", "-D", "--defined-only", plugin], capture_output=True, text=True, check=True).stdout
+    names = {line.split()[-1] for line in lines.splitlines()}
+    assert {name for name in names if not re.match(r"(slurm_spank_|plugin_|spank_plugin_version$)", name)} == set()
+    assert {"slurm_spank_init", "slurm_spank_user_init", "slurm_spank_task_init", "plugin_name"} <= names
+
+
+def test_no_header_of_slurms_is_read_outside_the_one_file_of_callbacks():
+    sources = [*PROJECT.glob("native/*.[ch]"), *PROJECT.glob("slurm/spank/*.[ch]")]
+    assert [path.name for path in sources if "#include <slurm/" in path.read_text()] == ["cdi_spank.c"]
+
+
+def test_install_puts_the_library_where_it_is_told_to(built, tmp_path):
+    plugin, _ = built
+    words = ["install", f"BUILD={plugin.parent}", f"DESTDIR={tmp_path}", "plugindir=/usr/lib/slurm"]
+    subprocess.run(["make", "--silent", "-C", str(PROJECT / "slurm/spank"), *words], check=True, capture_output=True)
+    assert (tmp_path / "usr/lib/slurm/cdi_spank.so").read_bytes() == plugin.read_bytes()

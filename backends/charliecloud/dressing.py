@@ -158,9 +158,10 @@ def _peers(wishes: Wishes) -> Peers | None:
 
 def _assembled(fitting: _Fitting) -> Assembly:
     """The plan in its image, with everything that ch-run needs there."""
-    fitting.lacks += _covered(fitting.plan, fitting.host)
     located = fitting.located
-    planned = (action for action in fitting.plan.actions if not _is_shown(action, fitting))
+    lacks = [(action, _covered(action, fitting.host)) for action in fitting.plan.actions]
+    fitting.lacks += [lack for _, lack in lacks if lack is not None]
+    planned = (action for action, lack in lacks if lack is None and not _is_shown(action, fitting))
     actions = [*_before(fitting), *_home(fitting), *planned]
     assembly = assemble(actions, _image_directory(located), fitting.witness, located.files)
     _make_mount_points(assembly.tree, fitting)
@@ -255,22 +256,21 @@ def _make_missing(tree: ContainerTree, path: str, *, is_directory: bool) -> None
         tree.put(real_path, StagedFile())
 
 
-def _covered(plan: Plan, host: Host) -> Iterator[Unsupported]:
-    """Edits where ch-run binds something else over them, later than anything of ours."""
-    for action in plan.actions:
-        if isinstance(action, (Bind, MountFilesystem)):
-            path = action.target
-        elif isinstance(action, (Symlink, WriteFile)):
-            path = action.path
-        else:
-            continue
-        for top in (*_BOUND_FILES, *_BOUND_IF_THERE):
-            if path != top and not path.startswith(f"{top}/"):
-                continue
-            node = host.node(top)
-            same = isinstance(action, Bind) and node is not None and action.source == node.real_path + path[len(top) :]
-            if node is not None and not same:
-                yield Unsupported(f"edit of {path}", f"ch-run binds the host's {top} over it", action.origin)
+def _covered(action: Action, host: Host) -> Unsupported | None:
+    """Why an edit would not be seen: ch-run binds something else over it, later than anything of ours."""
+    if isinstance(action, (Bind, MountFilesystem)):
+        path = action.target
+    elif isinstance(action, (Symlink, WriteFile)):
+        path = action.path
+    else:
+        return None
+    top = next((top for top in (*_BOUND_FILES, *_BOUND_IF_THERE) if path == top or _is_below(path, top)), None)
+    node = host.node(top) if top is not None else None
+    if top is None or node is None:
+        return None
+    if isinstance(action, Bind) and action.source == node.real_path + path[len(top) :]:
+        return None
+    return Unsupported(f"edit of {path}", f"ch-run binds the host's {top} over it", action.origin)
 
 
 # Moves ----------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ _COMMANDS = {
     "script": "cdi_hpc.cli.script",
     "run": "cdi_hpc.cli.run",
     "exec": "cdi_hpc.cli.exec",
+    "shims": "cdi_hpc.cli.shims",
     "compile": "cdi_hpc.cli.compile",
     "cache": "cdi_hpc.cli.cache",
     "config": "cdi_hpc.cli.config",

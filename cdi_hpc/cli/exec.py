@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Mapping
 
@@ -13,7 +15,7 @@ from cdi_hpc.cache_key import LauncherLaunch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, complain, find_runner
 from cdi_hpc.cli.options import Reporter, verbosity
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.launch import inheritance, launcher, native, process, squashfs
+from cdi_hpc.launch import inheritance, kernel, launcher, native, process, squashfs
 from cdi_hpc.launcher_options import DEVICES_VARIABLE
 from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
 from cdi_hpc.witness import ChangedError
@@ -71,9 +73,9 @@ def _said(reporter: Reporter) -> dict[str, str]:
 def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_run: bool) -> int:
     environ = inheritance.command_environment()
     found = profile.find_launcher(name, environ)
-    cache, is_kept = _cache(reporter)
+    cache = _cache(reporter)
     backend = backends.for_command(found.command)
-    known = profile.obtain(backend, found, cache.directory if is_kept else None)
+    known = profile.obtain(backend, found, cache.directory if cache else None)
     wanted = environ.get(DEVICES_VARIABLE, "")
     in_order = launcher_options.in_order(known, environ)
     reading = launcher_options.read(words, known, in_order=in_order, wanted=bool(wanted))
@@ -83,22 +85,49 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
         return launcher.show_help(found, reading.words, environ, known.help)
     launch = LauncherLaunch(known, reading, reading.devices or (wanted,))
     request = launcher.Request(backend, found, launch)
+    if cache is None:
+        return squashfs.leave_as(_run_in_passing(request, environ, reporter))
     prepared = None
-    if compile_and_run and is_kept:
+    if compile_and_run:
         prepared = _compile_and_become(request, words, cache, environ, reporter)
     return squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared))
 
 
-def _cache(reporter: Reporter) -> tuple[PlanCache, bool]:
-    """The user's cache, or a directory for this launch; and whether it is the user's."""
+def _cache(reporter: Reporter) -> PlanCache | None:
+    """The user's cache, None if there can't be one."""
     try:
-        return PlanCache(user_directory(os.environ, os.geteuid())), True
+        return PlanCache(user_directory(os.environ, os.geteuid()))
     except CacheError as error:
         # The native shim has looked there, and said it.
         if RUNNER_VARIABLE not in os.environ or not isinstance(error, UntrustedCacheError):
             reporter.warn(error)
-        # The launcher goes on to use what is put there: it can't be removed by us.
-        return PlanCache(tempfile.mkdtemp(prefix="cdi-hpc-")), False
+        return None
+
+
+def _run_in_passing(request: launcher.Request, environ: Mapping[str, str], reporter: Reporter) -> int:
+    """Launch with a directory in the place of a cache. The launcher goes on to use it, so we stay to remove it.
+
+    Returns:
+        As :func:`cdi_hpc.launch.launcher.run`.
+
+    """
+    with tempfile.TemporaryDirectory(prefix="cdi-hpc-") as directory:
+        cache = PlanCache(directory)
+        prepared = launcher.prepare(request, environ, cache.image_place(), reporter)
+        pid = os.fork()
+        if pid:
+            return squashfs.supervise(pid)
+        status = process.FAILED
+        try:
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+            status = squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared))
+        except CdiError as error:
+            for problem in error.problems:
+                complain("error", str(problem))
+        finally:
+            # Whatever happened, the parent cleans up, not this copy of it.
+            sys.stderr.flush()
+            os._exit(status)
 
 
 def _compile_and_become(

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from cdi_hpc import names
 from cdi_hpc.errors import CdiError, Problem
 
-#: A request for nothing, where a site gives devices to launches that ask for none.
-NOTHING = "none"
-
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_RESERVED = {"all": "it means every device of a kind", NOTHING: "it means no device"}
+_RESERVED = {"all": "it means every device of a kind", "none": "it means no device"}
 
 
 @dataclass(frozen=True)

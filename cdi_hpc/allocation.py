@@ -32,9 +32,6 @@ from cdi_hpc.request import ALL
 
 By = Literal["index", "minor", "uuid", "table"]
 
-#: What Slurm hands out of a kind that no GRES is mapped to.
-Unmapped = Literal["refuse", "all", "none"]
-
 #: Words of CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES that are no device.
 _EVERY = frozenset({"all"})
 _NOTHING = frozenset({"", "void", "none", "nodevfiles"})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from cdi_hpc import edits, request
+from cdi_hpc import config, edits, request
+from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.host import Host, LiveHost
 from cdi_hpc.model import ResolvedEdits
-from cdi_hpc.registry import Registry, load_registry, spec_directories
+from cdi_hpc.registry import ENVIRONMENT_VARIABLE, Registry, SpecDirectory, load_registry, spec_directories
 from cdi_hpc.witness import Witness
 
 
@@ -22,16 +25,40 @@ class Report(Protocol):
         """Something for the curious."""
 
 
+def directories(
+    cdi_dirs: Sequence[str], environ: Mapping[str, str], configuration: Configuration
+) -> tuple[SpecDirectory, ...]:
+    """Where to look for specs: the directories that options name, else the environment, else the configuration."""
+    if cdi_dirs or environ.get(ENVIRONMENT_VARIABLE) or not configuration.spec_directories:
+        return spec_directories(environ, cdi_dirs)
+    return tuple(SpecDirectory(os.path.normpath(path)) for path in configuration.spec_directories)
+
+
 def read_registry(
-    cdi_dirs: Sequence[str], environ: Mapping[str, str], *, strict: bool = False, witness: Witness | None = None
+    cdi_dirs: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    strict: bool = False,
+    witness: Witness | None = None,
+    configuration: Configuration | None = None,
 ) -> Registry:
-    """The registry of the directories that options and environment name.
+    """The registry of the directories that options, environment and configuration name.
+
+    Args:
+        cdi_dirs: the directories that options name.
+        environ: the environment.
+        strict: refuse what the reference library refuses.
+        witness: is told of every file that is looked at.
+        configuration: default: that of this process.
 
     Raises:
-        CdiError: a directory that somebody named can't be read.
+        CdiError: a directory that somebody named can't be read, or the configuration is wrong.
 
     """
-    registry = load_registry(spec_directories(environ, cdi_dirs), strict=strict, witness=witness)
+    if configuration is None:
+        configuration = config.load(environ, os.geteuid(), witness).configuration
+    wanted = directories(cdi_dirs, environ, configuration)
+    registry = load_registry(wanted, strict=strict or configuration.strict, witness=witness)
     problems: list[Problem] = []
     for directory in registry.directories:
         if directory.named:
@@ -49,17 +76,35 @@ def resolve_devices(
     *,
     strict: bool = False,
     witness: Witness | None = None,
+    configuration: Configuration | None = None,
+    host: Host | None = None,
 ) -> ResolvedEdits:
     """The merged edits of a request; what is unusual about the files is reported.
 
+    Args:
+        devices: what is asked for, aliases among it.
+        cdi_dirs: the spec directories that options name.
+        environ: the environment.
+        report: is told of what is unusual.
+        strict: refuse what the reference library refuses.
+        witness: is told of every file that is looked at.
+        configuration: default: that of this process.
+        host: is asked which devices can be opened, where only those are meant; default: this machine.
+
     Raises:
-        CdiError: something can't be resolved.
+        CdiError: something can't be resolved, or the configuration is wrong.
 
     """
-    registry = read_registry(cdi_dirs, environ, strict=strict, witness=witness)
+    if configuration is None:
+        configuration = config.load(environ, os.geteuid(), witness).configuration
+    strict = strict or configuration.strict
+    devices = _without_aliases(devices, configuration)
+    registry = read_registry(cdi_dirs, environ, strict=strict, witness=witness, configuration=configuration)
     for problems in registry.errors.values():
         for problem in problems:
             report.note(problem)
+    if configuration.all_means == "openable":
+        devices = _openable(devices, registry, host or LiveHost(witness))
     try:
         resolution = request.resolve(devices, registry, strict=strict, witness=witness)
     except CdiError as error:
@@ -72,3 +117,20 @@ def resolve_devices(
         tell = report.warn if any(warning.where.startswith((path, "kind ")) for path in used) else report.note
         tell(warning)
     return edits.merge(resolution.devices)
+
+
+# What only a configuration asks for is imported where it is asked for: a launch without one does not pay for it.
+
+
+def _without_aliases(devices: Sequence[str], configuration: Configuration) -> Sequence[str]:
+    if not configuration.aliases:
+        return devices
+    from cdi_hpc import aliases
+
+    return aliases.expand(devices, configuration.aliases)
+
+
+def _openable(devices: Sequence[str], registry: Registry, host: Host) -> Sequence[str]:
+    from cdi_hpc import allocation
+
+    return allocation.select(devices, registry, host, allocation.Choice(openable=True))

@@ -235,12 +235,17 @@ def subjects(edits: ResolvedEdits, plan: Plan, spec_paths: Mapping[str, str]) ->
         yield Subject("kinds", (kind,), origin)
         # The edits of a spec without devices are like those of a device without a name.
         yield Subject("devices", (f"{kind}={name}",), origin)
-    for spec in dict.fromkeys(origin.spec for origin in _origins(edits)):
+    for spec in specs(edits):
         yield Subject("specs", _spellings(spec, spec_paths.get(spec, spec)), spec)
     written = {mount.origin: mount.value.host_path for mount in edits.mounts}
     written.update({node.origin: node.value.host_path or node.value.path for node in edits.device_nodes})
     for action in plan.actions:
         yield from _of_action(action, written)
+
+
+def specs(edits: ResolvedEdits) -> tuple[str, ...]:
+    """The files that edits come from, each once."""
+    return tuple(dict.fromkeys(origin.spec for origin in _origins(edits)))
 
 
 def _origins(edits: ResolvedEdits) -> Iterator[Origin]:

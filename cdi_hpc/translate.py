@@ -10,7 +10,7 @@ import errno
 import os
 import posixpath
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cdi_hpc import hooks as hook_table
 from cdi_hpc import mount_options, nvidia
@@ -31,6 +31,9 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
+
+if TYPE_CHECKING:
+    from cdi_hpc.policy import Policy
 
 #: File systems whose instances a process may mount with only a user and a mount namespace of its own (FS_USERNS_MOUNT
 #: in the kernel, less those that ask for a PID, network or IPC namespace as well).
@@ -53,7 +56,9 @@ _DAEMON_DIRECTORIES = frozenset({"/tmp/nvidia-mps"})  # noqa: S108  # the path t
 UnknownHooks = Literal["warn", "fail"]
 
 
-def translate(edits: ResolvedEdits, host: Host, *, unknown_hooks: UnknownHooks = "warn") -> Plan:
+def translate(
+    edits: ResolvedEdits, host: Host, *, unknown_hooks: UnknownHooks = "warn", site: Policy | None = None
+) -> Plan:
     """Turn merged edits into a plan for this host.
 
     Order: environment, device nodes, mounts, hooks (as an OCI runtime has it: mounts are there when hooks run),
@@ -63,6 +68,7 @@ def translate(edits: ResolvedEdits, host: Host, *, unknown_hooks: UnknownHooks =
         edits: the request's merged edits.
         host: the machine that the container will run on.
         unknown_hooks: whether a hook that can't be interpreted stops a launch.
+        site: rules about single hooks; the others are held against the plan (:mod:`cdi_hpc.policy`).
 
     Raises:
         OSError: the host refused to say what a path is, other than by "not there" or "permission denied".
@@ -75,7 +81,8 @@ def translate(edits: ResolvedEdits, host: Host, *, unknown_hooks: UnknownHooks =
         actions += _mount(mount.value, mount.origin, host)
     gpus = _gpu_minors(edits.device_nodes, host)
     for hook in edits.hooks:
-        actions += _hook(hook.value, hook.origin, host, gpus, unknown_hooks)
+        left_out = _left_out(hook.value, hook.origin, site) if site is not None else None
+        actions += [left_out] if left_out else _hook(hook.value, hook.origin, host, gpus, unknown_hooks)
     actions += (_net_device(entry) for entry in edits.net_devices)
     actions += (_group(entry, host) for entry in edits.additional_gids)
     if edits.intel_rdt is not None:
@@ -303,6 +310,21 @@ def _hook(hook: Hook, origin: Origin, host: Host, gpus: tuple[int, ...], unknown
     if isinstance(meaning, hook_table.UnknownHook):
         return [Unsupported(edit, meaning.reason, origin, fatal=unknown_hooks == "fail")]
     return assert_never(meaning)
+
+
+def _left_out(hook: Hook, origin: Origin, site: Policy) -> Action | None:
+    """What becomes of a hook that a rule of the site's is about; None if it is translated."""
+    from cdi_hpc.policy import hook_rule  # most machines have no rules, and their launches should not pay for them
+
+    rule = hook_rule(site, hook)
+    if rule is None or rule.verdict == "translate":
+        return None
+    edit = f"hooks {posixpath.basename(hook.path)}"
+    because = f": {rule.because}" if rule.because else ""
+    reason = f"left out by a rule of the site's{because} ({rule.where})"
+    if rule.verdict == "skip":
+        return Note(edit, reason, origin)
+    return Unsupported(edit, reason, origin, fatal=rule.verdict == "fail")
 
 
 def _cuda_compat(meaning: hook_table.EnableCudaCompat, edit: str, origin: Origin) -> Action:

@@ -74,7 +74,7 @@ def show(everything: bool, output_format: str) -> None:
 
     What an option of a command line says comes on top of it.
     """
-    loaded = config.load(os.environ, os.geteuid())
+    loaded = config.load(os.environ, os.geteuid(), to_show=True)
     entries = [*_set_keys(loaded.settings), *(_defaults(loaded.settings) if everything else ())]
     if output_format == "json":
         print_json(entries)

@@ -61,7 +61,7 @@ class _Builder:
 
     def finish(self) -> Configuration:
         """Everything that was added."""
-        policy = Policy(self.rules, self.hooks)
+        policy = Policy(self.rules, self.hooks) if self.rules or self.hooks else None
         return replace(
             self.configuration, aliases=self.aliases, launchers=self.launchers, policy=policy, gres=self.gres
         )

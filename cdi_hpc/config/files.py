@@ -12,11 +12,9 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from cdi_hpc.config import SITE_DIRECTORY, user_directory
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.witness import Witness
-
-#: The administrator's directory.
-SITE_DIRECTORY = "/etc/cdi-hpc"
 
 #: In any configuration directory; and the site's directory of further files.
 FILE = "config.yaml"
@@ -79,14 +77,6 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
     site_trust = Trust(_roots(), _OTHERS_WRITE)
     user_trust = Trust(frozenset({uid, 0}), _EVERYBODY_WRITES, own=True)
     return Places(SITE_DIRECTORY, user_directory(environ), site_trust, user_trust)
-
-
-def user_directory(environ: Mapping[str, str]) -> str:
-    """``$XDG_CONFIG_HOME/cdi-hpc`` or ``$HOME/.config/cdi-hpc``, "" where neither is known."""
-    configured, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
-    if configured.startswith("/"):
-        return f"{configured.rstrip('/')}/cdi-hpc"
-    return f"{home.rstrip('/')}/.config/cdi-hpc" if home.startswith("/") else ""
 
 
 def _roots() -> frozenset[int]:

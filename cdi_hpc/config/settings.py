@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cdi_hpc import names
-from cdi_hpc.config.files import SITE_DIRECTORY, ConfigFile
+from cdi_hpc.config import SITE_DIRECTORY
+from cdi_hpc.config.files import ConfigFile
 from cdi_hpc.config.schema import ANY_NAME, Key, all_keys, check, without_nulls
 from cdi_hpc.decode import Finding, describe, shorten
 from cdi_hpc.document import Document, FieldPath, parse

@@ -1,19 +1,24 @@
-"""What a configuration says, as values; the defaults are those of a machine without any."""
+"""What a configuration says, as values; the defaults are those of a machine without any.
+
+Every launch imports this, so nothing is imported here that only a configuration needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from cdi_hpc.aliases import Alias
-from cdi_hpc.allocation import GresMap, Unmapped
-from cdi_hpc.policy import Policy
+if TYPE_CHECKING:
+    from cdi_hpc.aliases import Alias
+    from cdi_hpc.allocation import GresMap
+    from cdi_hpc.policy import Policy
 
 Strictness = Literal["warn", "fail"]
 Preflight = Literal["off", "warn", "fail"]
 AllMeans = Literal["every", "openable"]
 Stage = Literal["auto", "overlay", "underlay"]
+Unmapped = Literal["refuse", "all", "none"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Configuration:
         all_means: what ``VENDOR/CLASS=all`` is.
         unsupported: what is done if an edit can't be done, or a device can't be opened.
         preflight: what is done about libraries that can't work in the image.
+        policy: None where there are no rules.
         unmapped: what a Slurm step gets of a kind that no GRES stands for.
 
     """
@@ -73,7 +79,7 @@ class Configuration:
     preflight: Preflight = "fail"
     unknown_hooks: Strictness = "warn"
     launchers: Mapping[str, LauncherDefaults] = field(default_factory=dict)
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy | None = None
     gres: Mapping[str, GresMap] = field(default_factory=dict)
     unmapped: Unmapped = "refuse"
     cache: CacheBounds = field(default_factory=CacheBounds)

@@ -49,7 +49,7 @@ def policy(**rules: Any) -> Policy:
     lists = {
         name.replace("_", "-"): value if isinstance(value, dict) else {"rules": value} for name, value in rules.items()
     }
-    return site(yaml.safe_dump({"policy": lists})).policy
+    return site(yaml.safe_dump({"policy": lists})).policy or Policy()
 
 
 def spec(kind: str = "nvidia.com/gpu", name: str = "1", path: str = "/etc/cdi/x.yaml", **edits: Any) -> Spec:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cdi_hpc import config
-from cdi_hpc.config import Configuration, Loaded, Places
-from cdi_hpc.config.files import ConfigFile, Trust
+from cdi_hpc.config import Configuration, Loaded
+from cdi_hpc.config.files import ConfigFile, Places, Trust
 from cdi_hpc.config.settings import join, of_file
 
 ME = os.geteuid()
@@ -36,7 +36,7 @@ def write(top: Path, files: Mapping[str, str]) -> Places:
 
 def load(top: Path, files: Mapping[str, str], environ: Mapping[str, str] | None = None) -> Loaded:
     """The configuration of these files and variables."""
-    return config.load(environ or {}, ME, where=write(top, files))
+    return config.load(environ or {}, ME, where=write(top, files), to_show=True)
 
 
 def site(text: str) -> Configuration:

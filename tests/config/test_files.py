@@ -10,18 +10,18 @@ import pytest
 from site_files import ME, load, places, write
 
 from cdi_hpc import config
-from cdi_hpc.config import Places
-from cdi_hpc.config.files import MAX_BYTES, SITE_DIRECTORY, Trust, read_named, user_directory
+from cdi_hpc.config import SITE_DIRECTORY, files, user_directory
+from cdi_hpc.config.files import MAX_BYTES, Places, Trust, read_named
 from cdi_hpc.errors import CdiError
 from cdi_hpc.witness import AbsentState, Recorder
 
 ALIAS = "aliases: {{gpu: nvidia.com/gpu={}}}\n"
 
 
-def refused(top: Path, files: Places | None = None) -> str:
+def refused(top: Path, found: Places | None = None) -> str:
     """Why the configuration of a directory is not read."""
     with pytest.raises(CdiError) as caught:
-        config.load({}, ME, where=files or places(top))
+        config.load({}, ME, where=found or places(top))
     return str(caught.value)
 
 
@@ -82,10 +82,10 @@ def test_a_site_directory_that_others_can_write_to_stops_everything(tmp_path, di
 def test_a_file_of_somebody_else_stops_everything(tmp_path, name):
     other = Trust(frozenset({ME + 1}), 0o022)
     found = write(tmp_path, {f"{name}/config.yaml": "strict: true"})
-    files = Places(found.site, found.user, other, found.user_trust)
+    trusted = Places(found.site, found.user, other, found.user_trust)
     if name == "user":
-        files = Places(found.site, found.user, found.site_trust, Trust(frozenset({ME + 1}), 0o002, own=True))
-    assert f"{name}: not believed: it belongs to user {ME}, not to" in refused(tmp_path, files)
+        trusted = Places(found.site, found.user, found.site_trust, Trust(frozenset({ME + 1}), 0o002, own=True))
+    assert f"{name}: not believed: it belongs to user {ME}, not to" in refused(tmp_path, trusted)
 
 
 def test_a_users_file_may_be_writable_by_his_group_but_not_by_everybody(tmp_path):
@@ -178,12 +178,12 @@ def test_a_users_directory_is_where_the_base_directory_specification_has_it(envi
 
 def test_a_home_that_is_a_file_has_no_configuration(tmp_path):
     (tmp_path / "home").write_text("")
-    found = config.places({"HOME": str(tmp_path / "home")}, ME)
+    found = files.places({"HOME": str(tmp_path / "home")}, ME)
     assert config.load({}, ME, where=found).files == ()
 
 
 def test_root_is_believed_on_a_real_machine(tmp_path):
-    found = config.places({}, ME)
+    found = files.places({}, ME)
     assert found.site == SITE_DIRECTORY
     assert 0 in found.site_trust.owners
     assert found.user_trust.owners == {ME, 0}

@@ -1,0 +1,127 @@
+"""From what a launch asks for to a plan, by the site's configuration: what every launcher begins with.
+
+Devices where none are asked for, aliases, spec directories, what of a kind is meant, hooks, and at the end the site's
+rules, held against what has come of it all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from cdi_hpc import config
+from cdi_hpc.config import Configuration, LauncherDefaults, Strictness
+from cdi_hpc.host import Host
+from cdi_hpc.lookup import Report, resolve_devices
+from cdi_hpc.model import ResolvedEdits
+from cdi_hpc.plan import Action, Plan, Unsupported
+from cdi_hpc.translate import translate
+from cdi_hpc.witness import Witness
+
+if TYPE_CHECKING:
+    from cdi_hpc.policy import Policy
+
+#: A request for nothing, where a configuration gives devices to launches that ask for none.
+NOTHING = "none"
+
+
+class Wanted(NamedTuple):
+    """What a launch asks for.
+
+    Attributes:
+        launcher: as ``launchers`` in a configuration has it.
+        devices: none: what the configuration has for launches that ask for none.
+        everybody: the plan is for all users: it knows the administrator's configuration only.
+
+    """
+
+    launcher: str
+    devices: tuple[str, ...]
+    cdi_dirs: tuple[str, ...] = ()
+    strict: bool = False
+    unknown_hooks: Strictness = "warn"
+    everybody: bool = False
+
+
+class Planned(NamedTuple):
+    """What comes of it.
+
+    Attributes:
+        defaults: of the launcher.
+        configuration: what holds besides.
+
+    """
+
+    plan: Plan
+    defaults: LauncherDefaults
+    configuration: Configuration
+
+
+def plan_devices(
+    wanted: Wanted,
+    environ: Mapping[str, str],
+    host: Host,
+    report: Report,
+    *,
+    witness: Witness | None = None,
+) -> Planned:
+    """The plan for what is wanted.
+
+    Args:
+        wanted: the devices, and how they are to be read.
+        environ: the environment.
+        host: the machine that the container will run on.
+        report: is told of what is unusual about the files.
+        witness: is told of every file that is looked at.
+
+    Raises:
+        CdiError: the configuration can't be read, something can't be resolved, or a rule of the site's refuses it.
+
+    """
+    configuration = load_configuration(environ, witness, everybody=wanted.everybody)
+    defaults = configuration.launcher(wanted.launcher)
+    devices = asked_for(wanted.devices, defaults)
+    edits = resolve_devices(
+        devices,
+        wanted.cdi_dirs,
+        environ,
+        report,
+        strict=wanted.strict,
+        witness=witness,
+        configuration=configuration,
+        host=host,
+    )
+    unknown_hooks: Strictness = "fail" if "fail" in (wanted.unknown_hooks, defaults.unknown_hooks) else "warn"
+    plan = translate(edits, host, unknown_hooks=unknown_hooks, site=configuration.policy)
+    if configuration.policy is not None:
+        enforce(configuration.policy, edits, plan, everybody=wanted.everybody)
+    return Planned(replace(plan, actions=judged(plan.actions, defaults.unsupported)), defaults, configuration)
+
+
+def load_configuration(
+    environ: Mapping[str, str], witness: Witness | None = None, *, everybody: bool = False
+) -> Configuration:
+    """The configuration of this process, or with ``everybody`` the administrator's alone (CdiError: it is wrong)."""
+    return config.load({} if everybody else environ, os.geteuid(), witness).configuration
+
+
+def asked_for(devices: Sequence[str], defaults: LauncherDefaults) -> tuple[str, ...]:
+    """The devices of a launch: what it asks for, or what the configuration has for those that ask for none."""
+    return tuple(device for device in devices or defaults.devices if device != NOTHING)
+
+
+def judged(actions: Sequence[Action], unsupported: Strictness) -> tuple[Action, ...]:
+    """Actions in which everything that can't be done is fatal, if that is what the configuration says."""
+    if unsupported == "warn":
+        return tuple(actions)
+    return tuple(replace(action, fatal=True) if isinstance(action, Unsupported) else action for action in actions)
+
+
+def enforce(rules: Policy, edits: ResolvedEdits, plan: Plan, *, everybody: bool = False) -> None:
+    """Refuse a plan that breaks a rule of the site's (CdiError: which, and in which line)."""
+    from cdi_hpc import identity, policy
+
+    who = None if everybody else identity.this_user()
+    policy.enforce(rules, edits, plan, who, {path: os.path.realpath(path) for path in policy.specs(edits)})

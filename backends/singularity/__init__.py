@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cdi_hpc.backend import Dressing, Invocation, Located, Profile
 from cdi_hpc.backends.singularity import dressing, images, probe
@@ -31,7 +32,7 @@ class Singularity:
         if images.is_reference(invocation.image):
             path = fetch(dressing.settings_of(invocation, profile, environ, Witness()))
             found = images.locate_file(path, image_place)
-            return Located(found.path, "reference", found.files, image_place, found.reason)
+            return replace(found, kind="reference")
         return images.locate_file(invocation.image, image_place)
 
     def adapt(

@@ -13,7 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cdi_hpc.backend import Dressing, Invocation, Keep, Located, Profile, StagePath, Text, Variable, Word
-from cdi_hpc.backends.singularity import blind, devices, environment, images, instances, layer, own_mounts, surroundings
+from cdi_hpc.backends.singularity import (
+    blind,
+    devices,
+    environment,
+    instances,
+    layer,
+    own_mounts,
+    serving,
+    surroundings,
+)
 from cdi_hpc.backends.singularity.binds import Source, Staged, bind_words
 from cdi_hpc.backends.singularity.settings import Configuration, Settings, read_configuration
 from cdi_hpc.errors import CdiError, Problem, assert_never
@@ -46,7 +55,7 @@ def dress(
     variables, lacks = environment.variables(settings, _planned(plan))
     if located.kind == "instance":
         instances.check(settings, plan.devices)
-        return Dressing(_command_line(invocation, (), located), tuple(variables), lacks=tuple(lacks))
+        return Dressing(_command_line(invocation, (), ""), tuple(variables), lacks=tuple(lacks))
     dresser = _Dresser(plan, settings, located, host, witness, variables=variables, lacks=lacks)
     return dresser.dress()
 
@@ -94,6 +103,9 @@ class _Dresser:
     def dress(self) -> Dressing:
         self.own = own_mounts.OwnMounts(self.located.place)
         self.namespaces = self._namespaces()
+        served = (
+            serving.serve(self.settings, self.located, self.own, self.witness) if self.namespaces == "yes" else None
+        )
         in_dev = [action for action in self.plan.actions if devices.is_in_dev(action)]
         self._dev(in_dev)
         rest = [action for action in self.plan.actions if not devices.is_in_dev(action)]
@@ -103,10 +115,13 @@ class _Dresser:
             self._into_image(rest)
         self._refuse_fatal()
         return Dressing(
-            words=_command_line(self.settings.invocation, self.words, self.located),
+            words=_command_line(self.settings.invocation, self.words, served.image if served else _image(self.located)),
             variables=tuple(self.variables),
             steps=tuple(self.own.steps),
             place=self.located.place if self.own.steps else "",
+            squashfs=served.path if served else "",
+            offset=served.offset if served else 0,
+            owned=served is not None and served.is_owned,
             moves=tuple(self.own.moves),
             stage=tuple(self.stage),
             lacks=tuple(lack for lack in self.lacks if not lack.fatal),
@@ -300,20 +315,20 @@ class _Dresser:
             self._bind(source, target, read_only=read_only)
 
 
-def _command_line(invocation: Invocation, added: Iterable[Word], located: Located) -> tuple[Word, ...]:
-    """The user's words without ours, and what is added as the last options."""
+def _image(located: Located) -> str:
+    """The image argument where it is not the user's: what was fetched."""
+    return located.path or "" if located.kind == "reference" else ""
+
+
+def _command_line(invocation: Invocation, added: Iterable[Word], image: str) -> tuple[Word, ...]:
+    """The user's words without ours, what is added as the last options, and the image, another one if it is named."""
     ours = {
         index
         for given in invocation.given
         if given.option.use in ("device", "cdi-dirs", "switch")
         for index in range(given.index, given.index + given.count)
     }
-    values = {index for given in invocation.given for index in range(given.index, given.index + given.count)}
-    before = [index for index in range(invocation.image_index) if index not in ours]
-    end = [index for index in before if index == invocation.image_index - 1 and index not in values]
-    is_separated = bool(end) and invocation.words[end[0]] == "--"
-    options = before[:-1] if is_separated else before
-    image: Word = Keep(invocation.image_index)
-    if images.is_reference(invocation.image) and located.path is not None:
-        image = Text(located.path)
-    return (*map(Keep, options), *added, *(map(Keep, end) if is_separated else ()), image)
+    before = [Keep(index) for index in range(invocation.image_index) if index not in ours]
+    # "--" was there, or it would have been taken for an option.
+    end = (Text("--"),) if invocation.image.startswith("-") else ()
+    return (*before, *added, *end, Text(image) if image else Keep(invocation.image_index))

@@ -34,4 +34,6 @@ def locate_file(path: str, image_place: str) -> Located:
 
     """
     image = read_image(path, image_place)
-    return Located(image.path, image.kind, image.files, image_place, image.reason)
+    # What an overlay partition of a SIF changes, only the launcher can show.
+    is_whole = image.mountable and image.files is not None and not image.notes
+    return Located(image.path, image.kind, image.files, image_place, image.reason, image.offset if is_whole else None)

@@ -54,6 +54,15 @@ class OwnMounts:
         self._count += 1
         return f"/{self._count}"
 
+    def show(self, directory: str, name: str) -> str:
+        """Bind one directory, not what is mounted below it, under a name of its own; returns its place in the tree."""
+        top = self.name()
+        path = f"{ROOT}{top}/{name}"
+        flags = ("nodev", "nosuid", "ro")
+        bound = BindHost(directory, path, recursive=False, flags=flags)
+        self.steps += [MakeDirectory(ROOT + top), MakeDirectory(path), bound]
+        return f"{top}/{name}"
+
     def bind(self, action: Bind) -> str:
         """Bind with all flags that were asked for; returns its place in the tree."""
         name = self.name()

@@ -18,6 +18,8 @@ _KEYS = {
     "bind": ("BIND", "BINDPATH"),
     "config": ("CONFIG_FILE",),
     "overlay": ("OVERLAY", "OVERLAYIMAGE"),
+    "passphrase": ("ENCRYPTION_PASSPHRASE",),
+    "pem-path": ("ENCRYPTION_PEM_PATH",),
     "scratch": ("SCRATCH", "SCRATCHDIR"),
     "userns": ("USERNS", "UNSHARE_USERNS"),
 }
@@ -37,8 +39,12 @@ _ASKED = (
     "no-mount",
     "oci",
     "overlay",
+    "passphrase",
+    "pem-path",
     "scratch",
+    "sharens",
     "underlay",
+    "unsquash",
     "userns",
     "writable",
     "writable-tmpfs",
@@ -130,6 +136,10 @@ class Settings:
         """Values of the variables that stand for an option, the preferred ones first."""
         names = (f"{prefix}_{key}" for prefix in self.prefixes for key in _keys(option))
         return (self.environ[name] for name in names if self.environ.get(name, "").strip())
+
+    def is_given(self, option: str) -> bool:
+        """Whether an option or a variable for it is there, whatever its value."""
+        return bool(self.given(option)) or any(self.from_environment(option))
 
     def is_on(self, option: str) -> bool:
         """Whether a switch is on."""

@@ -1,0 +1,99 @@
+"""An image that is a file, mounted by ourselves where there is a namespace of ours anyway.
+
+In a user namespace the launcher mounts a SIF by squashfuse. It asks squashfuse for its options three times, starts it,
+and looks for the mount every 25 ms. We start the same program on the same file and give the launcher the directory,
+which it takes as it takes any sandbox: that saves more than everything that CDI adds (docs/decisions/012).
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from cdi_hpc.backend import Located
+from cdi_hpc.backends.singularity.own_mounts import OwnMounts
+from cdi_hpc.backends.singularity.settings import Settings
+from cdi_hpc.image_files import open_regular
+from cdi_hpc.witness import Witness
+
+#: Whoever serves it: the faster one first, as the launcher and the native runner have it.
+_SERVERS = ("squashfuse_ll", "squashfuse")
+
+_CONTAINER_KIND = {"sif": "sif", "squashfs": "squashfs", "reference": "sif"}
+
+#: Options for which the launcher has to have the file itself.
+_NEED_FILE = ("writable", "unsquash", "sharens", "passphrase", "pem-path")
+
+#: Execution control lists decide by a SIF file's signatures.
+_LISTS_ARE_ON = re.compile(r"^\s*activated\s*=\s*true", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Served:
+    """An image that we mount.
+
+    Attributes:
+        path: real path of the file.
+        offset: where in the file its SquashFS begins.
+        image: the launcher's image argument: the directory where it is mounted, by the file's own name.
+        is_owned: its files are the user's, whatever the image says, as the launcher has them.
+
+    """
+
+    path: str
+    offset: int
+    image: str
+    is_owned: bool
+
+
+def serve(settings: Settings, located: Located, own: OwnMounts, witness: Witness) -> Served | None:
+    """Mount an image with the other mounts of our own; None if that has to be left to the launcher.
+
+    Returns:
+        The image as the launcher gets it.
+
+    """
+    server = next((found for found in map(shutil.which, _SERVERS) if found), None)
+    if server is None or located.path is None or located.offset is None or not _may_be(settings, located, witness):
+        return None
+    name = own.show(located.place, posixpath.basename(located.path))
+    return Served(located.path, located.offset, own.on_host(name), _has_owner(server))
+
+
+def _may_be(settings: Settings, located: Located, witness: Witness) -> bool:
+    if located.kind not in _CONTAINER_KIND or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return False
+    # An instance is known by its image's path, and outlives this process.
+    if settings.invocation.subcommand[:1] == ("instance",) or any(map(settings.is_given, _NEED_FILE)):
+        return False
+    configuration = settings.configuration
+    allowed = all(
+        configuration.says(f"allow container {kind}") == "yes" for kind in (_CONTAINER_KIND[located.kind], "dir")
+    )
+    return allowed and configuration.says("image driver", "") == "" and not _lists_are_on(settings, witness)
+
+
+def _lists_are_on(settings: Settings, witness: Witness) -> bool:
+    path = posixpath.join(posixpath.dirname(settings.capability("configuration")), "ecl.toml")
+    witness.saw(path, "content")
+    try:
+        with open_regular(os.path.realpath(path)) as stream:
+            return _LISTS_ARE_ON.search(stream.read().decode("utf-8", "replace")) is not None
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _has_owner(server: str) -> bool:
+    """Whether squashfuse can show files as the user's; the launcher asks it in the same way."""
+    if posixpath.basename(server) != _SERVERS[0]:
+        return True
+    done = subprocess.run(
+        [server], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    return b"-o uid=" in done.stdout

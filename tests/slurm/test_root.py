@@ -1,0 +1,83 @@
+"""What slurmstepd does with root's ids: nothing that a path of the job's user could lead astray. Seen by strace."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from slurm_site import Site, wait_until
+
+pytestmark = pytest.mark.root
+
+CALLS = "%file,setresuid,setreuid,setuid,clone,clone3,fork,vfork"
+
+
+def slurmd_of(site: Site) -> int:
+    lines = (site.lab / "daemons").read_text().splitlines()
+    return next(int(line.split()[0]) for line in lines if line.split()[1] == "slurmd-n1")
+
+
+def traced(site: Site, *words: str) -> list[str]:
+    """Lines of strace for everything below the first node's slurmd, while a step runs there."""
+    trace, daemon = site.top / "trace", slurmd_of(site)
+    argv = ["strace", "-f", "-qq", "-s", "500", "-e", f"trace={CALLS}", "-o", str(trace), "-p", str(daemon)]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as tracer:
+        status = Path(f"/proc/{daemon}/status")
+        assert wait_until(lambda: f"TracerPid:\t{tracer.pid}\n" in status.read_text())
+        done = site.srun("-w", "n1", "-n2", "--gres=gpu:2", "--cdi=nvidia.com/gpu", *words, "true")
+        assert done.returncode == 0, done.stderr
+        tracer.send_signal(signal.SIGINT)
+    return trace.read_text(errors="replace").splitlines()
+
+
+def with_effective_user(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Each line with the effective user of the thread that made the call; who is not known is taken for root."""
+    users: dict[str, int] = {}
+    for line in lines:
+        thread, _, call = line.partition(" ")
+        user = users.get(thread, 0)
+        yield user, call
+        changed = re.match(r"\s*setre(?:s?)uid\(-?\d+, (-?\d+)", call) or re.match(r"\s*setuid\((\d+)\) += 0", call)
+        if changed and changed[1] != "-1":
+            users[thread] = int(changed[1])
+        born = re.match(r"\s*(?:<\.\.\. )?(?:clone3?|v?fork)\b.* = (\d+)$", call)
+        if born:
+            users.setdefault(born[1], user)
+
+
+@pytest.mark.parametrize("mode", ["handoff", "mounts"])
+@pytest.mark.parametrize("plan", ["to be found", "to be made"])
+def test_root_names_no_path_in_a_directory_of_the_users(site, mode, plan):
+    words = ("--gres=gpu:2", "--cdi=nvidia.com/gpu", f"--cdi-mode={mode}", "true")
+    assert site.srun(*words).returncode == 0
+    if plan == "to be made":
+        for path in site.cache.glob("*.plan"):
+            path.unlink()
+    own = f'"{site.cache.parent}/'
+    calls = [(user, call) for user, call in with_effective_user(traced(site, f"--cdi-mode={mode}")) if own in call]
+    assert {user for user, _ in calls} == {site.user.pw_uid}, [call for user, call in calls if user == 0]
+
+
+def test_a_program_that_is_executed_for_the_user_can_not_become_root_again(site):
+    report = site.top / "home/ids"
+    report.unlink(missing_ok=True)
+    looks = (f"cp /proc/self/status {report}", f"ls -l /proc/self/fd > {report}.fds", f"env > {report}.env")
+    text = "\n".join(("#!/bin/sh", "umask 0", *looks, "exit 9\n"))
+    site.configure(cdi_hpc_run=site.program(text))
+    assert (
+        site.srun("--gres=gpu:1", "--cdi=nvidia.com/gpu", "true", env={"LD_PRELOAD": "", "FORGED": "1"}).returncode
+        == 125
+    )
+    status = report.read_text()
+    for name, number in (("Uid", site.user.pw_uid), ("Gid", site.user.pw_gid)):
+        assert re.search(rf"^{name}:((?:\t{number}){{4}})$", status, re.MULTILINE)
+    assert re.search(r"^CapPrm:\t0+$", status, re.MULTILINE)
+    assert re.search(r"^SigBlk:\t0+$", status, re.MULTILINE)
+    variables = {line.partition("=")[0] for line in Path(f"{report}.env").read_text().splitlines()}
+    assert variables <= {"PATH", "LC_ALL", "SLURM_NODEID", "XDG_RUNTIME_DIR", "PWD", "_", "SHLVL", "OLDPWD"}
+    # Its own three, the directory that ls reads, and the script that the shell reads.
+    assert len(Path(f"{report}.fds").read_text().splitlines()) <= 1 + 3 + 2

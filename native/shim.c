@@ -143,9 +143,11 @@ static bool find_profile(struct shim *shim)
         if (take_profile(shim, fd))
             return true;
     }
-    struct plan_complaint complaint; /* said when a plan is looked for */
+    struct plan_complaint complaint;
     struct cache cache = user_cache();
     CLOSED int fd = cache_open_file(&cache, name, &complaint);
+    if (fd < 0 && complaint.text[0] != '\0')
+        say_warning(shim->verbosity, complaint.text);
     return take_profile(shim, fd);
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -47,7 +48,7 @@ def command(name: str, words: tuple[str, ...], verbose: int, quiet: int, runner:
     is the launcher and nothing else. Streams and exit status are the launcher's; 125 means that cdi-hpc failed, 127
     that there is no such launcher. LAUNCHER is looked up on the PATH, or is a path.
     """  # noqa: D301 - click wants the control character
-    reporter = Reporter(verbose + quiet)
+    reporter = Reporter(verbose + quiet or _wanted_verbosity())
     if runner == "native" or (runner == "auto" and RUNNER_VARIABLE not in os.environ and not compile_and_run):
         _become_native(runner, name, words, reporter)
     try:
@@ -64,6 +65,12 @@ def _become_native(runner: str, name: str, words: tuple[str, ...], reporter: Rep
         raise CdiError(Problem("--runner=native", f"{RUNNER} is not installed", "leave the option out"))
     if program is not None:
         become(program, words, _said(reporter), name=name)
+
+
+def _wanted_verbosity() -> int:
+    """As atoi(3) in the native program: what is no number is 0."""
+    found = re.match(r"\s*[+-]?[0-9]{1,9}", os.environ.get(VERBOSITY_VARIABLE, ""), re.ASCII)
+    return int(found[0]) if found else 0
 
 
 def _said(reporter: Reporter) -> dict[str, str]:
@@ -152,4 +159,4 @@ def _compile_and_become(
     except ChangedError as error:
         reporter.note(f"no plan was made: {error}")
         return None
-    become(program, words, {native.COMPILED_VARIABLE: key}, name=request.launcher.typed)
+    return become(program, words, {native.COMPILED_VARIABLE: key}, name=request.launcher.typed)

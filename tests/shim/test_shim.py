@@ -1,0 +1,414 @@
+"""A drop-in is its launcher: with nothing but that where no device is asked for, and with devices where they are."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import KIND
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+DEVICE = f"{KIND}=one"
+
+#: Where Python would be started, this is said instead.
+NO_PYTHON = {"CDI_HPC_PYTHON_FRONT": "/bin/false"}
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def launched(site, *words, program="lab-run", **how) -> list[str]:
+    """What the launcher was given, less what the backend adds to it."""
+    found = lines(site.run(program, *words, **how))
+    return [line for line in found if not line.startswith("option s ")]
+
+
+# No device ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--version"],
+        ["IMAGE", "a", "b c", "d\ne", ""],
+        ["-v", "IMAGE", "--", "-d", "--device=x"],
+        ["--nonsense", "IMAGE"],
+        ["IMAGE", "-v", "echo", "--exit=3"],
+        ["--verb", "--col=x", "IMAGE"],
+        ["--bind"],
+        ["--delicious"],
+        ["-x"],
+        ["--exit", "7", "IMAGE"],
+        ["--look=--device", "IMAGE"],
+    ],
+)
+def test_without_a_device_it_is_the_launcher_and_no_python_is_started(words, site):
+    bare = site.run("lab-run", *words, env={"PATH": f"{site.top}/bin:{os.environ['PATH']}"})
+    site.run("lab-run", "--device", DEVICE, site.image)  # its options are known now
+    through = site.run("lab-run", *words, env=NO_PYTHON)
+    assert (through.returncode, through.stdout, through.stderr) == (bare.returncode, bare.stdout, bare.stderr)
+
+
+def test_what_can_be_no_option_of_ours_needs_nothing_known_of_the_launcher(site):
+    assert launched(site, "-v", "IMAGE", "word", env=NO_PYTHON) == [
+        "name lab-run",
+        "option v ",
+        "image IMAGE",
+        "word word",
+    ]
+    assert not site.cache.exists()
+
+
+def test_the_environment_is_not_touched(site):
+    bare = lines(site.run(site.launcher, "--environment", "IMAGE"))
+    through = lines(site.run("lab-run", "--environment", "IMAGE"))
+    by_path = lines(site.run(site.shim, "--environment", "IMAGE"))
+    assert through[1:] == bare[1:]
+    assert by_path[1:] == bare[1:]
+
+
+def test_what_is_between_the_two_programs_is_not_passed_on(site):
+    private = {"CDI_HPC_COMPILED": "x", "CDI_HPC_NATIVE": "x", "CDI_HPC_PYTHON_FRONT": "x"}
+    seen = lines(site.run("lab-run", "--environment", "IMAGE", env=private))
+    assert not [line for line in seen if line.startswith("env CDI_HPC_") and "DIRS" not in line]
+
+
+def test_the_launcher_is_told_the_name_that_was_typed_or_its_own_path(site):
+    assert lines(site.run("lab-run", "IMAGE"))[0] == "name lab-run"
+    assert lines(site.run(site.shim, "IMAGE"))[0] == f"name {site.launcher}"
+
+
+def test_a_signal_ends_the_launcher_itself(site):
+    assert site.run("lab-run", f"--kill={signal.SIGTERM:d}", "IMAGE").returncode == -signal.SIGTERM
+
+
+# Devices --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--device", DEVICE, "IMAGE", "a b", "c\nd"],
+        [f"--device={DEVICE}", "IMAGE", "a b", "--", "c\nd"],
+        [f"-d{DEVICE}", "IMAGE", "--", "a b", "c\nd"],
+        ["IMAGE", "a b", f"--cdi={DEVICE}", "c\nd"],
+        ["--cdi", "IMAGE", "a b", "c\nd"],
+        ["--dev", DEVICE, "--", "IMAGE", "a b", "c\nd"],
+    ],
+)
+@pytest.mark.parametrize("how", ["shim", "exec", "exec by Python"])
+def test_the_launcher_gets_what_its_backend_says_and_the_command_as_it_was_typed(how, words, site):
+    words = [str(site.image) if word == "IMAGE" else word for word in words]
+    before = {"shim": ["lab-run"], "exec": ["cdi-hpc", "exec", "lab-run"]}
+    argv = before.get(how, ["cdi-hpc", "exec", "--runner=python", "lab-run"])
+    for _ in range(2):
+        done = site.run(*argv, "--environment", *words)
+        found = lines(done)
+        assert found[0] == "name lab-run"
+        (staged,) = (line.split()[2] for line in found if line.startswith("option s"))
+        assert Path(staged.removesuffix(":x")).read_text() == "staged\n"
+        assert found[-4:] == [f"image {site.image}", "word a b", "word c", "d"]
+        assert {"env LAB_DEVICE=one", "env LAB_DEFAULT=the backend's"} <= set(found)
+        assert not [line for line in found if line.startswith(("env CDI_HPC_COMPILED", "env CDI_HPC_NATIVE"))]
+
+
+def test_a_later_launch_starts_no_python(site):
+    first = launched(site, "--device", DEVICE, site.image, "x")
+    plans = site.plans()
+    assert launched(site, f"--cdi={DEVICE}", "--", site.image, "y", env=NO_PYTHON)[:-1] == first[:-1]
+    assert site.plans() == plans
+    assert len(plans) == 1
+    assert len(site.probes) == 1
+
+
+def test_a_users_variable_wins_over_a_default_of_the_backend(site):
+    for _ in range(2):
+        found = lines(site.run("lab-run", "--environment", "--cdi", site.image, env={"LAB_DEFAULT": "mine"}))
+        assert "env LAB_DEFAULT=mine" in found
+
+
+def test_options_that_are_passed_on_are_those_of_each_launch(site):
+    launched(site, "--device", DEVICE, "--color=red", "-v", "--exit", "0", site.image)
+    found = launched(site, "--device", DEVICE, "--color=blue", "-v", "--exit", "0", site.image, env=NO_PYTHON)
+    assert "option c blue" in found
+
+
+def test_a_changed_spec_a_replaced_launcher_and_another_variable_lead_to_another_plan(site):
+    words = ("--environment", "--device", DEVICE, site.image)
+    launched(site, *words)
+    site.write_spec(env=["LAB_DEVICE=changed"])
+    assert "env LAB_DEVICE=changed" in launched(site, *words)
+    assert len(site.probes) == 1
+    shutil.copy(site.programs.launcher, f"{site.launcher}.new")
+    os.replace(f"{site.launcher}.new", site.launcher)
+    launched(site, *words)
+    assert len(site.probes) == 2
+    assert len(site.plans()) == 1
+    launched(site, *words, env={"LAB_SETTING": "/x"})
+    assert len(site.plans()) == 2
+    assert len(site.probes) == 2
+
+
+def test_steps_are_made_where_only_the_launcher_sees_them(site):
+    site.write_spec(mounts=[{"hostPath": "/etc/hostname", "containerPath": "/opt/lab/name", "options": ["ro"]}])
+    look = ("--dressed", f"--look={site.image}/opt/lab/name", "--device", DEVICE, site.image)
+    for environ in ({}, NO_PYTHON):
+        assert f"look {site.image}/opt/lab/name yes" in launched(site, *look, env=environ)
+    by_python = site.run("cdi-hpc", "exec", "--runner=python", "lab-run", *look)
+    assert f"look {site.image}/opt/lab/name yes" in lines(by_python)
+    assert list((site.image / "opt").iterdir()) == []
+
+
+def test_the_working_directory_is_the_one_of_the_launch(site):
+    site.write_spec(mounts=[{"hostPath": "/etc/hostname", "containerPath": "/opt/lab/name"}])
+    (site.top / "here").mkdir()
+    (site.top / "here/mark").touch()
+    for environ in ({}, NO_PYTHON):
+        found = launched(
+            site, "--dressed", "--look=mark", "--device", DEVICE, site.image, env=environ, cwd=site.top / "here"
+        )
+        assert "look mark yes" in found
+
+
+def test_devices_of_the_environment_are_used_where_no_option_names_any(site):
+    wanted = {"CDI_HPC_DEVICES": DEVICE}
+    assert "env LAB_DEVICE=one" in lines(site.run("lab-run", "--environment", site.image, env=wanted))
+    assert "env LAB_DEVICE=one" in lines(site.run("lab-run", "--environment", site.image, env={**wanted, **NO_PYTHON}))
+    refused = site.run("lab-run", site.image, env={"CDI_HPC_DEVICES": f"{KIND}=none"})
+    assert (refused.returncode, refused.stdout) == (125, "")
+    assert lines(site.run("lab-run", f"-d{DEVICE}", site.image, env={"CDI_HPC_DEVICES": f"{KIND}=none"}))
+
+
+def test_streams_and_statuses_are_the_launchers(site):
+    for environ in ({}, NO_PYTHON):
+        done = site.run("lab-run", "--stdin", "--exit=7", "-d", site.image, stdin="through a pipe\n", env=environ)
+        assert done.returncode == 7
+        assert "through a pipe" in done.stdout
+        killed = site.run("lab-run", f"--kill={signal.SIGKILL:d}", "-d", site.image)
+        assert killed.returncode == -signal.SIGKILL
+
+
+def test_a_terminal_is_the_launchers(site):
+    main, its = pty.openpty()
+    with os.fdopen(its) as terminal:
+        argv = ["lab-run", "-d", site.image, "from a terminal"]
+        subprocess.run(argv, executable=site.shim, env=site.environ(), stdout=terminal, stderr=terminal, check=True)
+    assert b"from a terminal" in os.read(main, 4096)
+    os.close(main)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--device", f"{KIND}=two", "IMAGE"], "no such device of the kind"),
+        (["--device", f"{KIND}=one,,", "IMAGE"], "an empty device name"),
+        (["--device=", "IMAGE"], "option -d: has an empty value|option --device: has an empty value"),
+        (["-d"], "no image was named"),
+        (["-d", "--nonsense", "IMAGE"], "option --nonsense: is unknown to"),
+        (["-d", "--exti=1", "IMAGE"], "did you mean --exit?"),
+        (["-d", "no-such-image"], "image no-such-image: is no directory"),
+        (["-d", "--cdi-dirs=/no/such", "IMAGE"], "/no/such"),
+        (["-d", "--lacking=fatal", "IMAGE"], "edit fatal: lab-run can't"),
+        (["--device"], "needs a value"),
+    ],
+)
+@pytest.mark.parametrize("how", ["shim", "exec by Python"])
+def test_what_is_wrong_is_one_clear_line_and_the_launcher_is_not_started(how, words, said, site):
+    words = [str(site.image) if word == "IMAGE" else word for word in words]
+    argv = ["lab-run"] if how == "shim" else ["cdi-hpc", "exec", "--runner=python", "lab-run"]
+    done = site.run(*argv, *words)
+    assert (done.returncode, done.stdout) == (125, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cdi-hpc: error: ")
+    assert any(text in line for text in said.split("|")), line
+
+
+def test_what_can_be_done_without_is_a_warning_each_time(site):
+    for environ in ({}, NO_PYTHON):
+        done = site.run("lab-run", "-d", "--lacking=some", site.image, env=environ)
+        assert done.returncode == 0
+        assert done.stderr.count("edit some: lab-run can't") == 1
+        assert "lab-run was told" not in done.stderr
+        assert site.run("lab-run", "-d", "--lacking=some", site.image, env={"CDI_HPC_VERBOSITY": "-1"}).stderr == ""
+    told = site.run("lab-run", "-d", site.image, env={"CDI_HPC_VERBOSITY": "1"})
+    assert "note: lab-run was told" in told.stderr
+
+
+def test_help_is_the_launchers_and_then_ours(site):
+    bare = lines(site.run(site.launcher, "--help"))
+    for environ in ({}, NO_PYTHON):
+        for words in (["--help"], ["-d", "-v", "--help", "IMAGE"]):
+            found = lines(site.run("lab-run", *words, env=environ))
+            assert found[1:] == [*bare[1:], "", "Also:", "  --device=DEVICE"]
+    by_python = lines(site.run("cdi-hpc", "exec", "--runner=python", "lab-run", "--help"))
+    assert by_python[1:] == found[1:]
+
+
+def test_posixly_correct_ends_the_options_at_the_image_for_both(site):
+    correct = {"POSIXLY_CORRECT": "1"}
+    found = launched(site, "-d", site.image, "-v", "x", env=correct)
+    assert found[-2:] == ["word -v", "word x"]
+    assert launched(site, site.image, "-d", env={**correct, **NO_PYTHON})[-1] == "word -d"
+
+
+LAUNCHER_WORDS = st.lists(
+    st.sampled_from(
+        [
+            "-v",
+            "-vv",
+            "--verbose",
+            "-b",
+            "-bx",
+            "--bind",
+            "--bind=x",
+            "--color",
+            "--color=x",
+            "--",
+            "x",
+            "-",
+            "",
+            "--bi",
+        ]
+    ),
+    max_size=6,
+)
+
+
+@given(words=LAUNCHER_WORDS, at=st.integers(0, 6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much], max_examples=40)
+def test_the_launcher_understands_its_own_options_as_it_does_without_us(words, at, site):
+    """An option of ours among them changes nothing, wherever it stands and is read as one."""
+    bare = site.run(site.launcher, *words, "--", site.image, "word")
+    through = site.run("lab-run", *words[:at], "--cdi", *words[at:], "--", site.image, "word")
+    assume(bare.returncode == 0)  # else the launcher refuses its own words
+    assume("--cdi" not in through.stdout)  # else it is a value, or a word of the command
+    assume(f"image {site.image}" in bare.stdout)  # else the image is another of the words, and no directory
+    found = [line for line in lines(through) if not line.startswith("option s ")]
+    assert found[1:] == lines(bare)[1:]
+
+
+# Whose name it has ----------------------------------------------------------------------------------------------------
+
+
+def test_a_launcher_that_is_nowhere_else_on_the_path_is_not_found(site):
+    site.launcher.unlink()
+    for words in (["--version"], ["-d", "IMAGE"]):
+        done = site.run("lab-run", *words)
+        assert (done.returncode, done.stdout) == (127, "")
+        assert "lab-run" in done.stderr
+    assert site.run("cdi-hpc", "exec", "--runner=python", "lab-run").returncode == 127
+
+
+def test_other_drop_ins_on_the_path_are_passed_over(site, programs):
+    others = [site.top / name for name in ("more", "copied/bin", "scripts")]
+    for directory in others:
+        directory.mkdir(parents=True)
+    (others[0] / "lab-run").symlink_to(site.shim)
+    shutil.copy(programs.run, others[1] / "cdi-hpc-run")
+    (site.top / "copy").mkdir()
+    (site.top / "copy/lab-run").symlink_to(others[1] / "cdi-hpc-run")
+    made = site.run(
+        "cdi-hpc", "shims", others[2], "lab-run", env={"PATH": "/usr/bin:/bin:/opt/venv/bin:/usr/local/bin"}
+    )
+    assert made.returncode == 0, made.stderr
+    path = f"{site.top}/shims:{site.top}/more:{site.top}/copy:{site.top}/scripts:{site.top}/bin:{os.environ['PATH']}"
+    for first in (site.shim, others[0] / "lab-run", site.top / "copy/lab-run"):
+        for words in (["x"], ["-d", site.image]):
+            assert lines(site.run(first, *words, env={"PATH": path}))[0] == f"name {site.launcher}"
+
+
+def test_a_drop_in_without_the_native_program_is_a_script_that_does_the_same(site):
+    site.shim.unlink()
+    from cdi_hpc.profile import SCRIPT_HEAD
+
+    front = shutil.which("cdi-hpc")
+    site.shim.write_text(f'{SCRIPT_HEAD}exec {front} exec --runner=python lab-run "$@"\n')
+    site.shim.chmod(0o755)
+    assert launched(site, site.image, "x") == ["name lab-run", f"image {site.image}", "word x"]
+    assert "env LAB_DEVICE=one" in launched(site, "--environment", "-d", site.image)
+
+
+def test_a_relative_directory_on_the_path_is_searched_as_a_shell_does(site):
+    path = f"{site.top}/shims::{os.environ['PATH']}"
+    found = lines(site.run(site.shim, "x", env={"PATH": path}, cwd=site.launcher.parent))
+    assert found[0] == "name ./lab-run"
+
+
+def test_exec_takes_a_launcher_by_its_path(site):
+    elsewhere = site.top / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(site.launcher, elsewhere / "lab-run")
+    for runner in ("auto", "python"):
+        found = lines(site.run("cdi-hpc", "exec", f"--runner={runner}", elsewhere / "lab-run", "-d", site.image))
+        assert found[0] == f"name {elsewhere}/lab-run"
+
+
+def test_a_file_that_is_none_of_the_backends_programs_is_refused(site):
+    done = site.run("cdi-hpc", "exec", "cat", "-d", "x")
+    assert done.returncode == 125
+    assert "launcher 'cat': there is no backend for it (there are some for 'ch-run'" in done.stderr
+
+
+def test_a_broken_backend_is_an_error_for_its_own_launcher_alone(site):
+    (site.top / "site/lab_backend.py").write_text("raise RuntimeError('of the backend')\n")
+    done = site.run("lab-run", "-d", site.image)
+    assert (done.returncode, done.stdout) == (125, "")
+    (line,) = done.stderr.splitlines()
+    assert "backend for 'lab-run' (lab_backend:LabBackend): can't be loaded: RuntimeError: of the backend" in line
+    assert lines(site.run("lab-run", "-v", site.image))
+    other = site.run("cdi-hpc", "exec", "ch-run", "--version")
+    assert (other.returncode, "backend" in other.stderr) == (0, False)
+
+
+def test_an_object_that_is_no_backend_is_refused_by_name(site):
+    (site.top / "site/lab_backend.py").write_text("class LabBackend:\n    name = 'lab'\n")
+    done = site.run("lab-run", "-d", site.image)
+    assert done.returncode == 125
+    assert "is no backend: it has no commands, probe, locate, adapt" in done.stderr
+
+
+# Without something ----------------------------------------------------------------------------------------------------
+
+
+def test_without_python_a_launch_without_devices_works_and_one_with_says_what_is_missing(site):
+    nowhere = {"CDI_HPC_PYTHON_FRONT": "/no/such/cdi-hpc"}
+    assert lines(site.run("lab-run", "x", env=nowhere))
+    done = site.run("lab-run", "-d", site.image, env=nowhere)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "/no/such/cdi-hpc: can't be executed" in done.stderr
+
+
+def test_a_cache_that_others_can_write_to_is_not_used_and_the_launch_goes_on(site):
+    site.cache.mkdir(mode=0o700)
+    site.cache.chmod(0o777)
+    done = site.run("lab-run", "--environment", "-d", site.image)
+    assert "env LAB_DEVICE=one" in lines(done)
+    assert "others have access to it" in done.stderr
+    assert list(site.cache.iterdir()) == []
+
+
+def test_a_damaged_profile_is_made_anew(site):
+    launched(site, "-d", site.image)
+    (kept,) = site.cache.glob("*.profile")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-4])
+    launched(site, "-d", site.image)
+    assert kept.read_bytes() == whole
+
+
+def test_a_plan_that_can_not_be_written_is_no_reason_not_to_launch(site):
+    launched(site, "-d", site.image)
+    (plan,) = site.cache.glob("*.plan")
+    plan.unlink()
+    plan.mkdir()
+    done = site.run("lab-run", "--environment", "-d", site.image)
+    assert "env LAB_DEVICE=one" in lines(done)

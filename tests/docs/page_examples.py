@@ -4,6 +4,7 @@ The info string of a block says what is done with it:
 
     ```console run      commands begin with "$ " (and "> " where they go on); all have to succeed
     ```console fails    the same, and the last command has to fail
+    ```console after    the same as run, in a directory where the page's scripts before it were run
     ```sh run           a script for bash that has to succeed
     ```console shown: REASON    (or sh) not executed, for this reason
 

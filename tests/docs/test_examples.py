@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,18 @@ def directory(lab, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.where)
 def test_every_example_says_whether_it_is_executed(block: Block):
-    allowed = {"console": ("run", "fails"), "sh": ("run",)}[block.language]
+    allowed = {"console": ("run", "fails", "after"), "sh": ("run",)}[block.language]
     assert block.use in allowed or block.use.removeprefix("shown: ") not in ("", block.use)
 
 
 @pytest.mark.parametrize(
     "block",
-    [block for block in EXAMPLES if block.language == "console" and block.use in ("run", "fails")],
+    [block for block in EXAMPLES if block.language == "console" and block.use in ("run", "fails", "after")],
     ids=lambda block: block.where,
 )
 def test_commands_print_what_the_page_shows(block: Block, directory: Path):
+    if block.use == "after":
+        prepare(block, directory)
     commands = block.commands()
     results = play(commands, directory)
     assert len(results) == len(commands)
@@ -51,6 +54,16 @@ def test_commands_print_what_the_page_shows(block: Block, directory: Path):
         if not matches(command.output, output):
             shown = "\n".join(command.output)
             pytest.fail(f"shown:\n$ {command.text}\n{shown}\n\nseen:\n{output}", pytrace=False)
+
+
+def prepare(block: Block, directory: Path) -> None:
+    """Do what the page's scripts before this block do."""
+    page, _, line = block.where.rpartition(":")
+    for earlier in EXAMPLES:
+        other, _, above = earlier.where.rpartition(":")
+        if other == page and int(above) < int(line) and (earlier.language, earlier.use) == ("sh", "run"):
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", earlier.text], cwd=directory, check=False)
+            assert done.returncode == 0, earlier.where
 
 
 @pytest.mark.parametrize(

@@ -175,10 +175,7 @@ HEAD_AND_END = {"key": ["key"], "owner": ["uid", "gid"], "stage": ["path"], "end
 
 def test_the_records_of_a_compiled_plan_are_those_of_the_writer_field_by_field():
     shown = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows("Records")}
-    written = {
-        record.name: [field.name for field in dataclasses.fields(record)]
-        for record in get_args(wire.Record)
-    }
+    written = {record.name: [field.name for field in dataclasses.fields(record)] for record in get_args(wire.Record)}
     assert shown == written | HEAD_AND_END
     assert list(shown) == re.findall(r'\[PLAN_\w+\] = \{"(\w+)"', (PROJECT / "native/plan_read.c").read_text("utf-8"))
 

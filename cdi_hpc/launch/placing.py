@@ -11,10 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from cdi_hpc.backend import Dressing, Peers
+from cdi_hpc.backend import Dressing
 from cdi_hpc.errors import CdiError, Problem, printable
-from cdi_hpc.launch import inheritance, kernel, peers, process, runner, squashfs
-from cdi_hpc.plan_cache import PlanCache, user_directory
+from cdi_hpc.launch import inheritance, kernel, process, runner, squashfs
 from cdi_hpc.steps import ROOT
 
 
@@ -25,7 +24,8 @@ def become_launcher(program: str, argv: Sequence[str], env: Mapping[str, str], d
         program: path of the launcher.
         argv: its whole command line, its own name first; every :class:`~cdi_hpc.backend.Word` has become text.
         env: its whole environment.
-        dressing: of which ``steps``, ``place``, ``moves``, ``squashfs`` and ``peers`` are applied.
+        dressing: of which ``steps``, ``place``, ``moves`` and ``squashfs`` are applied; that it is this launch which
+            has to do so (``peers``) is known by now.
 
     Returns:
         Only if there is a SquashFS file, which has to be served while the container runs: the launcher's exit
@@ -36,7 +36,7 @@ def become_launcher(program: str, argv: Sequence[str], env: Mapping[str, str], d
         CdiError: a namespace or a mount was refused; the launcher has not begun.
 
     """
-    if not dressing.steps or (dressing.peers is not None and not _is_first(dressing.peers, env, dressing)):
+    if not dressing.steps:
         _execute(program, argv, env)
     current = _current_directory()
     if dressing.squashfs:
@@ -45,19 +45,6 @@ def become_launcher(program: str, argv: Sequence[str], env: Mapping[str, str], d
             return _attend(directory, program, argv, env, current, dressing)
     runner.enter_namespaces()
     return _become(program, argv, env, current, dressing)
-
-
-def _is_first(shared: Peers, env: Mapping[str, str], dressing: Dressing) -> bool:
-    told_by_parent = shared.variable and shared.variable not in env
-    if told_by_parent and dressing.squashfs:
-        # We stay, so the launcher would be told another parent than those of the others.
-        what = f"launches that share a container of it can't be told from others without {shared.variable}"
-        raise CdiError(Problem(f"image {dressing.squashfs}", what, "set it to something that they have in common"))
-    path = peers.path_of(shared, env, os.getppid())
-    try:
-        return peers.is_first(path, PlanCache(user_directory(env, os.geteuid())).directory)
-    except OSError as error:
-        raise CdiError(Problem(path, f"others can't be waited for: {error.strerror}")) from None
 
 
 def _attend(

@@ -274,8 +274,23 @@ class Dressing:
     assembly: Assembly | None = None
 
 
+@dataclass(frozen=True)
+class Ways:
+    """How a launcher does each kind of action, in general: what ``explain`` says where it is not installed."""
+
+    variable: str
+    node: str
+    mount: str
+    filesystem: str
+    link: str
+    file: str
+    loader_cache: str
+
+
 class Backend(Protocol):
     """A launcher that somebody else made, as the rest of the program sees it.
+
+    A backend may also have an attribute ``ways`` (:class:`Ways`).
 
     Attributes:
         name: of the backend: ``charliecloud``.

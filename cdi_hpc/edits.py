@@ -9,8 +9,8 @@ are sorted by the depth of their path; an additional group of 0 is ignored.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Callable, TypeVar
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any, Callable, TypeVar
 
 from cdi_hpc.model import (
     ContainerEdits,
@@ -35,6 +35,22 @@ def merge(devices: Sequence[RegisteredDevice]) -> ResolvedEdits:
     A device that is there twice is applied twice, as the reference does it: where edits compete, its last place counts.
     Exact duplicates of hooks are kept once, at their first place; the reference would run them again, to no effect.
     """
+    return _collect(devices).resolved(tuple(dict.fromkeys(device.name for device in devices)))
+
+
+def every(devices: Sequence[RegisteredDevice]) -> Iterator[tuple[str, Sourced[Any]]]:
+    """Every edit of a request with the name of its field, in order of application, before anything is replaced."""
+    collected = _collect(devices)
+    yield from (("env", entry) for entry in collected.env)
+    yield from (("deviceNodes", entry) for entry in collected.device_nodes)
+    yield from (("netDevices", entry) for entry in collected.net_devices)
+    yield from (("mounts", entry) for entry in collected.mounts)
+    yield from (("hooks", entry) for entry in collected.hooks)
+    yield from (("additionalGids", entry) for entry in collected.additional_gids)
+    yield from (("intelRdt", entry) for entry in collected.intel_rdt)
+
+
+def _collect(devices: Sequence[RegisteredDevice]) -> _Collected:
     collected = _Collected()
     seen: set[int] = set()  # by identity: a file that two directories show was read twice, and counts twice
     for device in devices:
@@ -44,7 +60,7 @@ def merge(devices: Sequence[RegisteredDevice]) -> ResolvedEdits:
         if device.device is not None:
             at = f"devices[{device.index}].containerEdits"
             collected.add(device.device.container_edits, device.spec, device.name, at)
-    return collected.resolved(tuple(dict.fromkeys(device.name for device in devices)))
+    return collected
 
 
 class _Collected:
@@ -57,7 +73,7 @@ class _Collected:
         self.mounts: list[Sourced[Mount]] = []
         self.hooks: list[Sourced[Hook]] = []
         self.additional_gids: list[Sourced[int]] = []
-        self.intel_rdt: Sourced[IntelRdt] | None = None
+        self.intel_rdt: list[Sourced[IntelRdt]] = []
 
     def add(self, edits: ContainerEdits, spec: Spec, device: str, at: str) -> None:
         """Append one device's or one spec's edits."""
@@ -74,7 +90,7 @@ class _Collected:
         self.hooks += sourced(edits.hooks, "hooks")
         self.additional_gids += sourced(edits.additional_gids, "additionalGids")
         if edits.intel_rdt is not None:
-            self.intel_rdt = Sourced(edits.intel_rdt, Origin(spec.path, device, f"{at}.intelRdt"))
+            self.intel_rdt.append(Sourced(edits.intel_rdt, Origin(spec.path, device, f"{at}.intelRdt")))
 
     def resolved(self, devices: tuple[str, ...]) -> ResolvedEdits:
         """Everything replaced, collapsed and sorted."""
@@ -87,7 +103,7 @@ class _Collected:
             mounts=tuple(sorted(mounts, key=lambda mount: _depth(mount.value.container_path))),
             hooks=_first_of_each(self.hooks),
             additional_gids=_first_of_each(gid for gid in self.additional_gids if gid.value != 0),
-            intel_rdt=self.intel_rdt,
+            intel_rdt=self.intel_rdt[-1] if self.intel_rdt else None,
         )
 
 

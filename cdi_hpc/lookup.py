@@ -11,7 +11,14 @@ from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host, LiveHost
 from cdi_hpc.model import ResolvedEdits
-from cdi_hpc.registry import ENVIRONMENT_VARIABLE, Registry, SpecDirectory, load_registry, spec_directories
+from cdi_hpc.registry import (
+    ENVIRONMENT_VARIABLE,
+    RegisteredDevice,
+    Registry,
+    SpecDirectory,
+    load_registry,
+    spec_directories,
+)
 from cdi_hpc.witness import Witness
 
 
@@ -79,7 +86,25 @@ def resolve_devices(
     configuration: Configuration | None = None,
     host: Host | None = None,
 ) -> ResolvedEdits:
-    """The merged edits of a request; what is unusual about the files is reported.
+    """The merged edits of a request; arguments and errors are those of :func:`find_devices`."""
+    found = find_devices(
+        devices, cdi_dirs, environ, report, strict=strict, witness=witness, configuration=configuration, host=host
+    )
+    return edits.merge(found)
+
+
+def find_devices(
+    devices: Sequence[str],
+    cdi_dirs: Sequence[str],
+    environ: Mapping[str, str],
+    report: Report,
+    *,
+    strict: bool = False,
+    witness: Witness | None = None,
+    configuration: Configuration | None = None,
+    host: Host | None = None,
+) -> tuple[RegisteredDevice, ...]:
+    """The devices that a request means; what is unusual about the files is reported.
 
     Args:
         devices: what is asked for, aliases among it.
@@ -116,7 +141,7 @@ def resolve_devices(
     for warning in dict.fromkeys([*registry.warnings, *resolution.warnings]):
         tell = report.warn if any(warning.where.startswith((path, "kind ")) for path in used) else report.note
         tell(warning)
-    return edits.merge(resolution.devices)
+    return resolution.devices
 
 
 # What only a configuration asks for is imported where it is asked for: a launch without one does not pay for it.

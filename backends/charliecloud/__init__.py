@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from cdi_hpc.backend import Dressing, Invocation, Located, Profile
+from cdi_hpc.backend import Dressing, Invocation, Located, Profile, Ways
 from cdi_hpc.backends.charliecloud import dressing, images, options
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
@@ -28,6 +28,15 @@ class Charliecloud:
 
     name = "charliecloud"
     commands: tuple[str, ...] = ("ch-run",)
+    ways = Ways(
+        variable="--set-env",
+        node="seen in the host's /dev, which ch-run binds",
+        mount="bind mount over the image, in a mount namespace of ours",
+        filesystem="new mount over the image, in a mount namespace of ours",
+        link="link in a layer over the image, in a mount namespace of ours",
+        file="file in a layer over the image, in a mount namespace of ours",
+        loader_cache="ld.so.cache merged in a layer over the image",
+    )
 
     def probe(self, program: str) -> Profile:
         """See :class:`cdi_hpc.backend.Backend`."""

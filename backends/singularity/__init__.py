@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cdi_hpc.backend import Dressing, Invocation, Located, Profile
+from cdi_hpc.backend import Dressing, Invocation, Located, Profile, Ways
 from cdi_hpc.backends.singularity import dressing, images, probe
 from cdi_hpc.backends.singularity.fetch import fetch
 from cdi_hpc.host import Host
@@ -20,6 +20,15 @@ class Singularity:
 
     name = "singularity"
     commands: tuple[str, ...] = ("apptainer", "singularity")
+    ways = Ways(
+        variable="variable APPTAINERENV_NAME",
+        node="seen in the host's /dev, which the launcher binds",
+        mount="--mount",
+        filesystem="new mount in a mount namespace of ours, and --mount",
+        link="link in a layer over the image (--overlay)",
+        file="file in a layer over the image (--overlay)",
+        loader_cache="ld.so.cache merged in a layer over the image (--overlay)",
+    )
 
     def probe(self, program: str) -> Profile:
         """See :class:`cdi_hpc.backend.Backend`."""

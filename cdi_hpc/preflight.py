@@ -165,9 +165,9 @@ def enforce(assembly: Assembly, strictness: Preflight = "fail", fix: str = "") -
     return misfits
 
 
-def wanted(environ: Mapping[str, str]) -> Preflight:
-    """What the environment wants done about misfits (CdiError: it is none of the words)."""
-    word = environ.get(PREFLIGHT_VARIABLE) or "fail"
+def wanted(environ: Mapping[str, str], otherwise: Preflight = "fail") -> Preflight:
+    """What the environment wants done about misfits, or else what the configuration says (CdiError: it is no word)."""
+    word = environ.get(PREFLIGHT_VARIABLE) or otherwise
     found = next((known for known in get_args(Preflight) if known == word), None)
     if found is None:
         known = ", ".join(get_args(Preflight))
@@ -352,9 +352,9 @@ def _worst(lacking: list[tuple[_Provider, str]]) -> _Reason:
     provider, version = max(lacking, key=lambda one: (_is_glibcs(one[1]), _numbers(one[1])))
     family = _family(version)
     same = [other for other in provider.versions.provides or () if family and _family(other) == family]
-    has = max(same, key=_numbers)[len(family) :] if same else "not"
+    has = f"has {max(same, key=_numbers)[len(family) :]}" if same else "does not have it"
     whose = f"the host's {posixpath.basename(provider.path)}" if provider.injected else "the image"
-    return _Reason(version, f"{whose} has {has} ({provider.path})", fatal=_is_glibcs(version))
+    return _Reason(version, f"{whose} {has} ({provider.path})", fatal=_is_glibcs(version))
 
 
 def _is_glibcs(version: str) -> bool:

@@ -67,10 +67,9 @@ def _directory(settings: Settings) -> str:
 
 
 def _file_name(image: str) -> str:
-    """The container's name, as programs in it see it ($APPTAINER_NAME)."""
-    last = re.split(r"[/:@]", image.rstrip("/"))
-    name = next((part for part in reversed(last) if part), "image")
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100] + ".sif"
+    """The container's name, as programs in it see it ($APPTAINER_NAME): ``image_tag.sif``, as ``pull`` names it."""
+    last = image.partition(":")[2].rstrip("/").rpartition("/")[2]
+    return (re.sub(r"[^A-Za-z0-9._-]", "_", last) or "image")[:100] + ".sif"
 
 
 def _global_words(settings: Settings) -> Iterator[str]:

@@ -22,9 +22,9 @@ _APPTAINER, _SINGULARITY = "APPTAINER", "SINGULARITY"
 def probe(backend: str, program: str) -> Profile:
     """See :meth:`cdi_hpc.backend.Backend.probe`."""
     common = options.parse_help(_ask(program, "--help"))
-    if not common:
-        raise CdiError(Problem(program, "its --help shows no options", "is it Apptainer or Singularity?"))
     subcommands = tuple(_subcommands(program))
+    if not subcommands:
+        raise CdiError(Problem(program, "its help knows of no 'exec' with a --bind", "is it Apptainer or Singularity?"))
     build = _build_configuration(program)
     prefixes = _prefixes(build)
     return Profile(

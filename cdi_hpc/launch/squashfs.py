@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,12 +14,17 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.errors import CdiError, Problem, printable
 from cdi_hpc.launch import kernel, process, runner
 
 #: FUSE servers, the faster one first.
 _SERVERS = ("squashfuse_ll", "squashfuse")
 _UNPACKER = "unsquashfs"
+
+#: Its exit status when something could not be made (unsquashfs(1)). A user can't make device nodes, and the container
+#: gets the machine's /dev anyway; anything else is told.
+_UNPACKED_MOSTLY = 2
+_IS_DEVICE = re.compile("could not create (character|block) device")
 
 #: Seconds that a server has to mount: it reads a superblock and some tables, perhaps over a slow network.
 _PATIENCE = 60.0
@@ -129,9 +135,19 @@ def _unpack(unpacker: str, path: str, offset: int, place: str) -> None:
         place,
         path,
     ]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), check=False)
-    if done.returncode != 0:
-        raise CdiError(Problem(f"image {path}", f"unsquashfs failed with exit status {done.returncode}"))
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno(),
+        stderr=subprocess.PIPE,
+        errors="replace",
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if not _IS_DEVICE.search(line)]
+    if done.returncode not in (0, _UNPACKED_MOSTLY):
+        what = f"unsquashfs failed: {said[-1] if said else f'exit status {done.returncode}'}"
+        raise CdiError(Problem(f"image {path}", what))
+    sys.stderr.writelines(f"cdi-hpc: {printable(line)}\n" for line in said)
 
 
 #: Signals that a batch system or a shell sends to the process it started, which is us, for the command.

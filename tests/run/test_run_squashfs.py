@@ -187,6 +187,18 @@ def test_without_squashfuse_it_is_unpacked(run, small, squashed, tmp_path):
     assert b"unpacking" in done.stderr
 
 
+@pytest.mark.parametrize("missing", [(), ("squashfuse", "squashfuse_ll")], ids=["mounted", "unpacked"])
+def test_a_sif_is_an_image_like_the_file_system_in_it(run, small, lab, tmp_path, missing):
+    argv = run.argv(
+        small, lab.image("debian.sif"), ["/bin/sh", "-c", "cat /opt/lab/link; cat /etc/debian_version; exit 3"]
+    )
+    done = start(argv, env={"PATH": path_without(tmp_path, *missing)})
+    assert (done.returncode, done.stdout) == (
+        3,
+        b"from the host\n" + (lab.image("debian-root") / "etc/debian_version").read_bytes(),
+    )
+
+
 def test_with_neither_program_it_says_which_to_install(run, small, squashed, tmp_path):
     path = path_without(tmp_path, "squashfuse", "squashfuse_ll", "unsquashfs")
     done = start(run.argv(small, squashed("musl", "-all-root"), ["true"]), env={"PATH": path})

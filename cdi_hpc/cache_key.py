@@ -3,7 +3,8 @@
 A key is the SHA-256 of NUL-ended fields, in this order: ``cdi-hpc-key-1``, the software's version, the launcher, uid,
 gid, supplementary groups (all three empty in a plan for everybody), the image's real path, then devices, spec
 directories, binds and switches, each with a letter that tells them apart, and last the working directory if any of
-them may depend on it.
+them may depend on it. What the user's own configuration is found by (``cdi_hpc.config``) comes before that, ``g:`` and
+each variable that is set and not empty, ``NAME=VALUE``; a plan for everybody has none of it.
 
 ``--env``, ``--workdir``, ``-v`` and ``-q`` are not in it: they don't change a plan.
 
@@ -16,6 +17,7 @@ That of a launch through a launcher (:class:`LauncherLaunch`) has its backend as
   and after ``x`` and ``o:`` a field ``=:`` with its value if it has one,
 - ``d:`` each device, ``c:`` each spec directory of an option, or ``C:`` the variable that lists them,
 - ``v:`` each variable that may change a plan, ``NAME=VALUE``, sorted,
+- ``g:`` as above,
 - the working directory if any of them may depend on it.
 
 Words that are passed on are taken from each launch's own command line, by their place in it. So their places are in the
@@ -28,6 +30,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from cdi_hpc import __version__
 from cdi_hpc.backend import Given, Invocation, Profile
@@ -67,7 +70,7 @@ class Launch:
     stage: str = "auto"
     strict: bool = False
     unknown_hooks: str = "warn"
-    preflight: Preflight = "fail"
+    preflight: Preflight | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ def _fields(launch: Launch, caller: Caller | None, cwd: str, environ: Mapping[st
         yield "S"
     yield f"h:{launch.unknown_hooks}"
     yield f"f:{launch.preflight}"
+    yield from _configuration(caller, environ)
     if _depends_on_directory(launch, directories or ""):
         yield f"cwd:{cwd}"
 
@@ -160,8 +164,26 @@ def _launcher_fields(
     if variable is not None:
         yield f"C:{variable}"
     yield from (f"v:{assignment}" for assignment in variables)
+    yield from _configuration(caller, environ)
     if _launcher_depends_on_directory(launch, launch.directories(environ), variables):
         yield f"cwd:{cwd}"
+
+
+#: Variables that set keys of the configuration, or say where the user's is; sorted. The others that do are in the key
+#: for reasons of their own.
+CONFIGURATION_VARIABLES = (
+    "CDI_HPC_ALL_MEANS",
+    "CDI_HPC_STRICT",
+    "CDI_HPC_UNKNOWN_HOOKS",
+    "CDI_HPC_UNSUPPORTED",
+    "HOME",
+    "XDG_CONFIG_HOME",
+)
+
+
+def _configuration(caller: Caller | None, environ: Mapping[str, str]) -> Iterator[str]:
+    if caller is not None:
+        yield from (f"g:{name}={environ[name]}" for name in CONFIGURATION_VARIABLES if environ.get(name))
 
 
 #: What stands for an option of ours: its place, not how it was called.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cdi_hpc import config
-from cdi_hpc.config import Configuration, LauncherDefaults, Strictness
+from cdi_hpc.config import Configuration, LauncherDefaults, Strictness, stricter
 from cdi_hpc.host import Host
 from cdi_hpc.lookup import Report, resolve_devices
 from cdi_hpc.model import ResolvedEdits
@@ -22,6 +22,8 @@ from cdi_hpc.witness import Witness
 
 if TYPE_CHECKING:
     from cdi_hpc.policy import Policy
+
+A = TypeVar("A", bound=Action)
 
 #: A request for nothing, where a configuration gives devices to launches that ask for none.
 NOTHING = "none"
@@ -66,6 +68,7 @@ def plan_devices(
     report: Report,
     *,
     witness: Witness | None = None,
+    configuration: Configuration | None = None,
 ) -> Planned:
     """The plan for what is wanted.
 
@@ -75,12 +78,14 @@ def plan_devices(
         host: the machine that the container will run on.
         report: is told of what is unusual about the files.
         witness: is told of every file that is looked at.
+        configuration: if it has been read already.
 
     Raises:
         CdiError: the configuration can't be read, something can't be resolved, or a rule of the site's refuses it.
 
     """
-    configuration = load_configuration(environ, witness, everybody=wanted.everybody)
+    if configuration is None:
+        configuration = load_configuration(environ, witness, everybody=wanted.everybody)
     defaults = configuration.launcher(wanted.launcher)
     devices = asked_for(wanted.devices, defaults)
     edits = resolve_devices(
@@ -93,11 +98,16 @@ def plan_devices(
         configuration=configuration,
         host=host,
     )
-    unknown_hooks: Strictness = "fail" if "fail" in (wanted.unknown_hooks, defaults.unknown_hooks) else "warn"
+    unknown_hooks = stricter(wanted.unknown_hooks, defaults.unknown_hooks)
     plan = translate(edits, host, unknown_hooks=unknown_hooks, site=configuration.policy)
     if configuration.policy is not None:
         enforce(configuration.policy, edits, plan, everybody=wanted.everybody)
     return Planned(replace(plan, actions=judged(plan.actions, defaults.unsupported)), defaults, configuration)
+
+
+def is_this_jobs_alone(configuration: Configuration) -> bool:
+    """Whether the plan depends on the job's device cgroup, of which nothing tells whether it has changed."""
+    return configuration.all_means == "openable"
 
 
 def load_configuration(
@@ -112,7 +122,7 @@ def asked_for(devices: Sequence[str], defaults: LauncherDefaults) -> tuple[str, 
     return tuple(device for device in devices or defaults.devices if device != NOTHING)
 
 
-def judged(actions: Sequence[Action], unsupported: Strictness) -> tuple[Action, ...]:
+def judged(actions: Sequence[A], unsupported: Strictness) -> tuple[A, ...]:
     """Actions in which everything that can't be done is fatal, if that is what the configuration says."""
     if unsupported == "warn":
         return tuple(actions)

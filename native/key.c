@@ -6,6 +6,8 @@
  *   "d:" DEVICE for each device, "c:" DIR for each --cdi-dir, or "C:" CDI_HPC_DIRS when there is none and it is set,
  *   "b:" BIND for each bind,
  *   "w" if --writable-tmpfs, "n" if --contain, "s:" STAGE, "S" if --strict, "h:" UNKNOWN-HOOKS,
+ *   "f:" PREFLIGHT, "g:" NAME=VALUE for each variable by which the user's own configuration is found and that is set
+ *   (none for everybody),
  *   "cwd:" DIRECTORY if something of the above may depend on the working directory.
  *
  * --env, --workdir, -v and -q are not in it: they don't change a plan. Whether a device is a relative file is asked of
@@ -123,6 +125,24 @@ static bool lists_relative(const char *directories)
     }
 }
 
+/* Sorted. Those of cdi_hpc/cache_key.py. */
+static const char *const configuration_variables[] = {
+    "CDI_HPC_ALL_MEANS", "CDI_HPC_STRICT", "CDI_HPC_UNKNOWN_HOOKS", "CDI_HPC_UNSUPPORTED", "HOME", "XDG_CONFIG_HOME",
+};
+
+static void add_configuration(struct sha256 *hash)
+{
+    size_t count = sizeof configuration_variables / sizeof *configuration_variables;
+    for (size_t i = 0; i < count; i++) {
+        const char *name = configuration_variables[i], *value = getenv(name);
+        if (value == NULL || *value == '\0')
+            continue;
+        sha256_add(hash, "g:", 2);
+        sha256_add(hash, name, strlen(name));
+        add(hash, "=", value);
+    }
+}
+
 bool compute_key(const struct options *options, const char *image, const char *cwd, struct caller caller,
                  char key[PLAN_KEY_DIGITS + 1])
 {
@@ -149,6 +169,8 @@ bool compute_key(const struct options *options, const char *image, const char *c
         add(&hash, "S", "");
     add(&hash, "h:", options->unknown_hooks);
     add(&hash, "f:", options->preflight);
+    if (!caller.everybody)
+        add_configuration(&hash);
     if (any(&options->devices, may_be_relative_file) || any(&options->cdi_dirs, is_relative) ||
         any(&options->binds, is_relative) || (directories != NULL && lists_relative(directories)))
         add(&hash, "cwd:", cwd);
@@ -337,6 +359,8 @@ bool compute_launcher_key(const struct invocation *invocation, const char *devic
     }
     if (!add_variables(&hash, profile, &relative))
         return false;
+    if (!caller.everybody)
+        add_configuration(&hash);
     if (relative)
         add(&hash, "cwd:", cwd);
     sha256_finish(&hash, key);

@@ -31,7 +31,7 @@ static const struct option {
 static const char *const stages[] = {"auto", "overlay", "underlay", NULL};
 static const char *const runners_that_are_us[] = {"auto", "native", NULL};
 static const char *const hook_policies[] = {"warn", "fail", NULL};
-static const char *const preflights[] = {"fail", "warn", "off", NULL};
+static const char *const preflights[] = {"auto", "fail", "warn", "off", NULL};
 
 static bool is_one_of(const char *const *words, const char *word)
 {
@@ -168,7 +168,7 @@ static bool take_options(struct options *options, char ***next)
 bool options_parse(struct options *options, int argc, char **argv)
 {
     size_t most = (size_t)argc;
-    *options = (struct options){.stage = "auto", .unknown_hooks = "warn", .preflight = "fail"};
+    *options = (struct options){.stage = "auto", .unknown_hooks = "warn", .preflight = "auto"};
     const char *preflight = getenv("CDI_HPC_PREFLIGHT");
     if (preflight != NULL && *preflight != '\0' && !set(options, PREFLIGHT, preflight))
         return false;

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from cdi_hpc import config
 from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.registry import Registry, load_registry, spec_directories
+from cdi_hpc.lookup import directories
+from cdi_hpc.registry import Registry, load_registry
 
 
 @click.command("list")
@@ -24,7 +26,9 @@ def command(cdi_dirs: tuple[str, ...], strict: bool, output_format: str, verbose
     What is wrong with spec files is said on standard error. Exits with 1 if a file has errors.
     """
     reporter = Reporter(verbose + quiet)
-    registry = load_registry(spec_directories(os.environ, cdi_dirs), strict=strict)
+    configuration = config.load(os.environ, os.geteuid()).configuration
+    wanted = directories(cdi_dirs, os.environ, configuration)
+    registry = load_registry(wanted, strict=strict or configuration.strict)
     if output_format == "json":
         print_json(_document(registry))
     else:

@@ -41,11 +41,12 @@ unknown_hooks = click.option(
 
 preflight = click.option(
     "--preflight",
-    type=click.Choice(["fail", "warn", "off"]),
-    default="fail",
+    type=click.Choice(["auto", "fail", "warn", "off"]),
+    default="auto",
     show_default=True,
     envvar=PREFLIGHT_VARIABLE,
-    help="What to do about libraries that can't work in the image: refuse the launch, or say it, or don't look. "
+    help="What to do about libraries that can't work in the image: refuse the launch, or say it, or don't look; "
+    "'auto' is what the configuration says, or else to refuse. "
     f"{PREFLIGHT_VARIABLE} does the same.",
 )
 

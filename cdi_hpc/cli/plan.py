@@ -15,10 +15,9 @@ from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image, read_image
 from cdi_hpc.launch import embedded
-from cdi_hpc.lookup import resolve_devices
 from cdi_hpc.plan import Plan
+from cdi_hpc.planning import Wanted, plan_devices
 from cdi_hpc.stage import Assembly, CoverFile
-from cdi_hpc.translate import translate
 
 
 @click.command("plan")
@@ -54,9 +53,8 @@ def command(
     """
     reporter = Reporter(verbose + quiet)
     host = LiveHost()
-    plan = translate(
-        resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict), host, unknown_hooks=unknown_hooks
-    )
+    wanted = Wanted(launcher, devices, cdi_dirs, strict, unknown_hooks)
+    plan = plan_devices(wanted, os.environ, host, reporter).plan
     status = PROBLEM if any(lack.fatal for lack in plan.unsupported()) else 0
     messages, misfits, places = _in_image(plan, host, image)
     if any(misfit.fatal for misfit in misfits):

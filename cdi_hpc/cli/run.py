@@ -16,9 +16,8 @@ from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
 from cdi_hpc.launch import embedded, inheritance, native, squashfs
-from cdi_hpc.lookup import resolve_devices
 from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
-from cdi_hpc.translate import translate
+from cdi_hpc.planning import plan_devices
 from cdi_hpc.witness import ChangedError
 
 
@@ -146,7 +145,7 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
     except CacheError as error:
         reporter.warn(error)
         return
-    except (ChangedError, native.UnreadableImageError) as error:
+    except (ChangedError, native.UnreadableImageError, native.JobsOwnPlanError) as error:
         reporter.note(f"no plan was made: {error}")
         return
     become(program, words, {native.COMPILED_VARIABLE: key})
@@ -155,8 +154,10 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
 def _run(launch: Launch, words: Sequence[str], run_options: embedded.RunOptions, reporter: Reporter) -> int:
     """Launch without the native runner."""
     host = LiveHost()
-    resolved = resolve_devices(launch.devices, launch.cdi_dirs, os.environ, reporter, strict=launch.strict)
-    plan = translate(resolved, host, unknown_hooks="fail" if launch.unknown_hooks == "fail" else "warn")
+    planned = plan_devices(native.wanted(launch), os.environ, host, reporter)
+    plan, launch = planned.plan, native.configured(launch, planned)
+    stage = run_options.stage if run_options.stage != "auto" else planned.defaults.stage
+    run_options = replace(run_options, binds=launch.binds, stage=stage)
     with open_image(launch.image) as opened:
         assembly = embedded.prepare(plan, opened.directory, host, run_options)
         native.say_about(plan, assembly.messages, reporter)

@@ -10,8 +10,7 @@ import click
 
 from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity
 from cdi_hpc.host import LiveHost
-from cdi_hpc.lookup import resolve_devices
-from cdi_hpc.translate import translate
+from cdi_hpc.planning import Wanted, plan_devices
 
 
 @click.command("script")
@@ -45,8 +44,8 @@ def command(
     from cdi_hpc.render import bash
 
     reporter = Reporter(verbose + quiet)
-    resolved = resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict)
-    plan = translate(resolved, LiveHost(), unknown_hooks=unknown_hooks)
+    wanted = Wanted("bash", devices, cdi_dirs, strict, unknown_hooks)
+    plan = plan_devices(wanted, os.environ, LiveHost(), reporter).plan
     for lack in plan.unsupported():
         reporter.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
     sys.stdout.buffer.write(os.fsencode(bash.script(plan, only=only)))

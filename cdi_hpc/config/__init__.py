@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Callable, NamedTuple, TypeVar
 
-from cdi_hpc.config.values import CacheBounds, Configuration, LauncherDefaults, Strictness
+from cdi_hpc.config.values import CacheBounds, Configuration, LauncherDefaults, Strictness, stricter
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.witness import Witness
 
@@ -30,6 +30,7 @@ __all__ = [
     "Loaded",
     "Strictness",
     "load",
+    "stricter",
     "user_directory",
     "variables",
 ]

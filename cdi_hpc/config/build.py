@@ -62,12 +62,12 @@ class _Builder:
     def finish(self) -> Configuration:
         """Everything that was added."""
         policy = Policy(self.rules, self.hooks) if self.rules or self.hooks else None
-        return replace(
-            self.configuration, aliases=self.aliases, launchers=self.launchers, policy=policy, gres=self.gres
+        return self.configuration._replace(
+            aliases=self.aliases, launchers=self.launchers, policy=policy, gres=self.gres
         )
 
     def _set(self, **values: Any) -> None:
-        self.configuration = replace(self.configuration, **values)
+        self.configuration = self.configuration._replace(**values)
 
     def _plain(self, path: tuple[str, ...], settings: tuple[Setting, ...]) -> None:
         value = settings[-1].value
@@ -86,12 +86,12 @@ class _Builder:
         value: Any = settings[-1].value
         value = _texts(value) if name in ("devices", "binds") else value
         change: dict[str, Any] = {name.replace("-", "_"): value}
-        self.launchers[launcher] = replace(self.launchers.get(launcher, LauncherDefaults()), **change)
+        self.launchers[launcher] = self.launchers.get(launcher, LauncherDefaults())._replace(**change)
 
     def _cache(self, path: tuple[str, ...], settings: tuple[Setting, ...]) -> None:
         value = settings[-1].value
         number = _size(value) if path[1] == "max-size" else int(value)
-        self._set(cache=replace(self.configuration.cache, **{path[1].replace("-", "_"): number}))
+        self._set(cache=self.configuration.cache._replace(**{path[1].replace("-", "_"): number}))
 
     # Rules
 

@@ -19,16 +19,16 @@ from cdi_hpc import preflight, wire
 from cdi_hpc.backend import Backend, Dressing, Keep, Located, Peers, StagePath, Text, Word
 from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
 from cdi_hpc.compile import compile_dressing, origins
+from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem, assert_never
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch import native, peers, placing, process
-from cdi_hpc.lookup import Report, read_registry, resolve_devices
-from cdi_hpc.model import ResolvedEdits
+from cdi_hpc.lookup import Report, read_registry
 from cdi_hpc.plan import Plan, Unsupported
 from cdi_hpc.plan_cache import PlanCache
+from cdi_hpc.planning import Wanted, is_this_jobs_alone, judged, load_configuration, plan_devices
 from cdi_hpc.profile import Launcher
 from cdi_hpc.request import PREFLIGHT_VARIABLE
-from cdi_hpc.translate import translate
 from cdi_hpc.witness import Recorder, Witness
 
 
@@ -92,7 +92,7 @@ def compile_launch(
     key = cache_key(request.launch, caller, native.working_directory(), environ)
     with cache.compiling(key, time.time() if since is None else since) as done:
         if not done:
-            translate_once = partial(_records, request, environ, cache.image_place(), report)
+            translate_once = partial(_records, request, environ, cache.image_place(), report, everybody=everybody)
             records, dressing = native.settled(translate_once, report)
             compiled = compile_dressing(dressing, request.launch.profile.program)
             owner = (caller.uid, caller.gid) if caller else (0, 0)
@@ -102,18 +102,34 @@ def compile_launch(
 
 
 def _records(
-    request: Request, environ: Mapping[str, str], image_place: str, report: Report, messages: native.Messages
+    request: Request,
+    environ: Mapping[str, str],
+    image_place: str,
+    report: Report,
+    messages: native.Messages,
+    *,
+    everybody: bool,
 ) -> tuple[list[wire.Record], Dressing]:
     recorder = Recorder()
-    prepared = prepare(request, environ, image_place, messages, recorder)
-    if prepared.located.kind == "reference":
+    configuration = load_configuration(environ, recorder, everybody=everybody)
+    prepared = prepare(
+        request, environ, image_place, messages, recorder, configuration=configuration, everybody=everybody
+    )
+    if prepared.located.kind == "reference" or is_this_jobs_alone(configuration):
         messages.repeat(report)
         raise NotKeptError(prepared)
     return [*origins(recorder.states()), *messages.records], prepared.dressing
 
 
 def prepare(
-    request: Request, environ: Mapping[str, str], image_place: str, report: Report, witness: Witness | None = None
+    request: Request,
+    environ: Mapping[str, str],
+    image_place: str,
+    report: Report,
+    witness: Witness | None = None,
+    *,
+    configuration: Configuration | None = None,
+    everybody: bool = False,
 ) -> Prepared:
     """Translate a request, and say it in the launcher's words. Nothing is changed on the host.
 
@@ -123,6 +139,8 @@ def prepare(
         image_place: where a SquashFS file would be mounted.
         report: is told what a launch tells its user.
         witness: is told of everything that is looked at.
+        configuration: if it has been read already.
+        everybody: the plan is for all users.
 
     Raises:
         CdiError: the launch can't be done; the launcher is not to be started.
@@ -132,18 +150,24 @@ def prepare(
     profile, invocation = request.launch.profile, request.launch.invocation
     witness.saw(profile.program, "content")
     host = LiveHost(witness)
-    plan = translate(_resolved(request.launch, environ, report, witness), host)
+    if configuration is None:
+        configuration = load_configuration(environ, witness, everybody=everybody)
+    wanted = _wanted(request, environ, witness, configuration)._replace(everybody=everybody)
+    planned = plan_devices(wanted, environ, host, report, witness=witness, configuration=configuration)
+    plan, defaults = planned.plan, planned.defaults
     _refuse_fatal(plan.unsupported())
     located = request.backend.locate(invocation, profile, environ, image_place)
     if located.path is not None:
         witness.saw(located.path, "node" if located.kind == "directory" else "content")
     dressing = request.backend.adapt(plan, invocation, profile, located, host, environ, witness)
+    dressing = replace(dressing, lacks=judged(dressing.lacks, defaults.unsupported))
     _refuse_fatal(iter(dressing.lacks))
     native.say_about(plan, dressing.messages, report)
     for lack in dressing.lacks:
         report.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
     if dressing.assembly is not None:
-        for misfit in preflight.enforce(dressing.assembly, preflight.wanted(environ), f"{PREFLIGHT_VARIABLE}=warn"):
+        strictness = preflight.wanted(environ, defaults.preflight or "fail")
+        for misfit in preflight.enforce(dressing.assembly, strictness, f"{PREFLIGHT_VARIABLE}=warn"):
             report.warn(misfit)
     return Prepared(plan, located, dressing)
 
@@ -154,21 +178,25 @@ def _refuse_fatal(lacks: Iterator[Unsupported]) -> None:
         raise CdiError(fatal)
 
 
-def _resolved(launch: LauncherLaunch, environ: Mapping[str, str], report: Report, witness: Witness) -> ResolvedEdits:
-    directories = launch.directories(environ)
-    devices = list(_named(launch.devices, directories, environ, witness))
-    return resolve_devices(devices, directories, environ, report, witness=witness)
+def _wanted(request: Request, environ: Mapping[str, str], witness: Witness, configuration: Configuration) -> Wanted:
+    directories = request.launch.directories(environ)
+    devices = _named(request.launch.devices, directories, environ, witness, configuration)
+    return Wanted(request.backend.name, tuple(devices), directories)
 
 
 def _named(
-    devices: Sequence[str], directories: Sequence[str], environ: Mapping[str, str], witness: Witness
+    devices: Sequence[str],
+    directories: Sequence[str],
+    environ: Mapping[str, str],
+    witness: Witness,
+    configuration: Configuration,
 ) -> Iterator[str]:
     """Devices with every known kind in the place of "" (CdiError: there is none)."""
     for device in devices:
         if device:
             yield device
             continue
-        registry = read_registry(directories, environ, witness=witness)
+        registry = read_registry(directories, environ, witness=witness, configuration=configuration)
         if not registry.kinds():
             where = ", ".join(repr(directory.path) for directory in registry.directories)
             fix = "'cdi-hpc list' shows what there is; name a spec's directory with --cdi-dirs"
@@ -211,13 +239,17 @@ def run(
     argv = [request.launcher.argv0, *(_text(word, request, stage) for word in dressing.words)]
     argv += request.launch.invocation.command
     env = launcher_environment(dressing, environ)
-    if dressing.steps and dressing.peers and not _is_first(dressing.peers, env, cache.directory):
+    if dressing.steps and dressing.peers and not _is_first(dressing.peers, dressing.squashfs, env, cache.directory):
         dressing = replace(dressing, steps=(), squashfs="", moves=())
     return placing.become_launcher(request.launch.profile.program, argv, env, dressing)
 
 
-def _is_first(which: Peers, environ: Mapping[str, str], directory: str) -> bool:
+def _is_first(which: Peers, served: str, environ: Mapping[str, str], directory: str) -> bool:
     """Whether this launch makes the container that several share."""
+    if served and which.variable and which.variable not in environ:
+        # We stay while the file is served, so the launcher's parent would be another than that of the others.
+        what = f"launches that share a container of it can't be told from others without {which.variable}"
+        raise CdiError(Problem(f"image {served}", what, "set it to something that they have in common"))
     try:
         return peers.is_first(peers.path_of(which, environ, os.getppid()), directory)
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Callable, TypeVar
 
@@ -13,17 +13,18 @@ from cdi_hpc import preflight, wire
 from cdi_hpc.cache_key import Caller, Launch, cache_key
 from cdi_hpc.compile import compile_steps, origins
 from cdi_hpc.compose import Composition, compose
+from cdi_hpc.config import Strictness
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import Image, read_image
 from cdi_hpc.launch import embedded, runner
-from cdi_hpc.lookup import Report, resolve_devices
+from cdi_hpc.lookup import Report
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Note, Plan, SetEnv
 from cdi_hpc.plan_cache import PlanCache
+from cdi_hpc.planning import Planned, Wanted, is_this_jobs_alone, plan_devices
 from cdi_hpc.stage import Assembly
 from cdi_hpc.steps import Step
-from cdi_hpc.translate import translate
 from cdi_hpc.witness import ChangedError, Recorder, Witness
 
 T = TypeVar("T")
@@ -31,6 +32,10 @@ T = TypeVar("T")
 
 class UnreadableImageError(CdiError):
     """The image is a file that can only be read once it is mounted: there is no plan for it."""
+
+
+class JobsOwnPlanError(CdiError):
+    """The plan is for this job alone: with the next one's device cgroup it would be another."""
 
 
 #: Set by us for the runner: the key that was compiled, so that a plan which can't be used is not compiled again and
@@ -91,6 +96,7 @@ def compile_launch(
         CacheError: the plan can't be kept.
         ChangedError: what it is made from changes all the time.
         UnreadableImageError: the image has to be mounted before it can be read.
+        JobsOwnPlanError: the plan is not to be kept.
 
     """
     caller = None if everybody else Caller.present()
@@ -136,10 +142,11 @@ def _translate(
     recorder = Recorder()
     image = _read_image(launch.image, place, recorder, messages)
     host = LiveHost(recorder)
-    resolved = resolve_devices(
-        launch.devices, launch.cdi_dirs, environ, messages, strict=launch.strict, witness=recorder
-    )
-    plan = translate(resolved, host, unknown_hooks="fail" if launch.unknown_hooks == "fail" else "warn")
+    planned = plan_devices(wanted(launch, everybody=everybody), environ, host, messages, witness=recorder)
+    if is_this_jobs_alone(planned.configuration):
+        what = "what can be opened is known only in the job: 'all-means: openable' is configured"
+        raise JobsOwnPlanError(Problem("compiled plan", what))
+    plan, launch = planned.plan, configured(launch, planned)
     options = embedded.RunOptions(
         binds=launch.binds,
         writable_tmpfs=launch.writable_tmpfs,
@@ -154,6 +161,23 @@ def _translate(
     env = [wire.Env(f"{action.name}={action.value}") for action in plan.actions if isinstance(action, SetEnv)]
     served = [wire.Squashfs(image.path, image.place, image.offset)] if image.mountable else []
     return [*origins(recorder.states()), *messages.records, *env, *served], steps
+
+
+def wanted(launch: Launch, *, everybody: bool = False) -> Wanted:
+    """What a launch asks for."""
+    unknown_hooks: Strictness = "fail" if launch.unknown_hooks == "fail" else "warn"
+    return Wanted("embedded", launch.devices, launch.cdi_dirs, launch.strict, unknown_hooks, everybody)
+
+
+def configured(launch: Launch, planned: Planned) -> Launch:
+    """A launch with what the configuration says where the command line does not."""
+    defaults = planned.defaults
+    return replace(
+        launch,
+        binds=(*defaults.binds, *launch.binds),
+        stage=defaults.stage if launch.stage == "auto" else launch.stage,
+        preflight=(defaults.preflight or "fail") if launch.preflight == "auto" else launch.preflight,
+    )
 
 
 def _read_image(path: str, place: str, witness: Witness, report: Report) -> Image:
@@ -191,7 +215,8 @@ def say_about(plan: Plan, messages: Sequence[str], report: Report) -> None:
 
 def check_libraries(assembly: Assembly, launch: Launch, report: Report) -> None:
     """Hold the injected libraries against the image (CdiError: they can't work there, and the launch has to say so)."""
-    for misfit in preflight.enforce(assembly, launch.preflight, "--preflight=warn"):
+    strictness = "fail" if launch.preflight == "auto" else launch.preflight
+    for misfit in preflight.enforce(assembly, strictness, "--preflight=warn"):
         report.warn(misfit)
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_hpc.cache_key import Caller, Launch, cache_key
+from cdi_hpc import config
+from cdi_hpc.cache_key import CONFIGURATION_VARIABLES, Caller, Launch, cache_key
 
 words = st.text(
     st.one_of(st.sampled_from("/.,:=-"), st.characters(blacklist_characters="\0", blacklist_categories=("Cs",))),
@@ -31,7 +32,7 @@ def launches(draw: st.DrawFn) -> Launch:
         stage=draw(st.sampled_from(["auto", "overlay", "underlay"])),
         strict=draw(st.booleans()),
         unknown_hooks=draw(st.sampled_from(["warn", "fail"])),
-        preflight=draw(st.sampled_from(["fail", "warn", "off"])),
+        preflight=draw(st.sampled_from(["auto", "fail", "warn", "off"])),
     )
 
 
@@ -47,6 +48,21 @@ def test_different_launches_have_different_keys(first, second):
 def test_another_user_or_membership_is_another_key(other):
     launch = Launch("/", ("a/b=c",))
     assert cache_key(launch, Caller(1, 2, (3,)), "/", {}) != cache_key(launch, other, "/", {})
+
+
+@pytest.mark.parametrize("name", CONFIGURATION_VARIABLES)
+def test_what_finds_the_users_configuration_is_in_his_keys_and_not_in_those_for_everybody(name):
+    launch, caller = Launch("/", ("a/b=c",)), Caller(1, 2, (3,))
+    keys = {cache_key(launch, caller, "/", environ) for environ in ({}, {name: "/a"}, {name: "/b"})}
+    assert len(keys) == 3
+    assert cache_key(launch, caller, "/", {name: ""}) == cache_key(launch, caller, "/", {})
+    assert cache_key(launch, None, "/", {name: "/a"}) == cache_key(launch, None, "/", {})
+
+
+def test_every_variable_that_sets_a_key_of_the_configuration_is_in_the_key():
+    in_the_key_anyway = {"CDI_HPC_DIRS", "CDI_HPC_PREFLIGHT"}
+    assert set(config.VARIABLES) - in_the_key_anyway <= set(CONFIGURATION_VARIABLES)
+    assert list(CONFIGURATION_VARIABLES) == sorted(CONFIGURATION_VARIABLES)
 
 
 def test_the_order_of_groups_does_not_matter():

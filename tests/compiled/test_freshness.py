@@ -392,7 +392,7 @@ def test_what_does_not_change_a_plan_shares_it(site):
         assert site.launch(options=options).returncode == 0
     assert site.launch(cwd=site.driver).returncode == 0
     assert site.launch("sh", "-c", "exit 3").returncode == 3
-    assert site.launch(env={"SOME_VARIABLE": "x", "HOME": "/nowhere", "LANG": "de_DE.UTF-8"}).returncode == 0
+    assert site.launch(env={"SOME_VARIABLE": "x", "OLDPWD": "/nowhere", "LANG": "de_DE.UTF-8"}).returncode == 0
     assert site.plans() == plans
 
 

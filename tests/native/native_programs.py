@@ -110,20 +110,22 @@ class Cache:
         *records: wire.Record,
         words: Sequence[str | bytes] = ("/", "true"),
         staged: bool = False,
+        env: dict[str, str] | None = None,
         **changes,
     ) -> Path:
-        """A plan for the command line ``words``, of the caller's, and trustworthy."""
+        """A plan for the command line ``words`` in an environment, of the caller's, and trustworthy."""
+        key = self.key(words, env=env)
         self.directory.mkdir(mode=0o700, exist_ok=True)
         if staged:
             self.stage.mkdir(mode=0o700, exist_ok=True)
         values = {
-            "key": self.key(words),
+            "key": key,
             "uid": os.geteuid(),
             "gid": os.getegid(),
             "stage": str(self.stage) if staged else None,
             **changes,
         }
-        path = self.directory / f"{self.key(words)}.plan"
+        path = self.directory / f"{key}.plan"
         path.write_bytes(wire.encode(wire.WirePlan(records=records or (HOST_ROOT,), **values)))
         path.chmod(0o600)
         return path
@@ -134,7 +136,7 @@ class Cache:
         """Write a plan and launch a command with it."""
         staged = options.pop("staged", False)
         before = options.pop("options", [])
-        self.write(*steps, words=[*before, image, "true"], staged=staged)
+        self.write(*steps, words=[*before, image, "true"], staged=staged, env=options.get("env"))
         return self.start([*before, image, "--", *command], **options)
 
 

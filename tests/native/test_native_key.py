@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cdi_hpc.cache_key import Caller, Launch, cache_key, may_be_relative_file
+from cdi_hpc.cache_key import CONFIGURATION_VARIABLES, Caller, Launch, cache_key, may_be_relative_file
 from cdi_hpc.request import is_file_request
 
 ARGUMENTS = st.text(
@@ -27,7 +27,7 @@ LAUNCHES = st.builds(
     stage=st.sampled_from(["auto", "overlay", "underlay"]),
     strict=st.booleans(),
     unknown_hooks=st.sampled_from(["warn", "fail"]),
-    preflight=st.sampled_from(["fail", "warn", "off"]),
+    preflight=st.sampled_from(["auto", "fail", "warn", "off"]),
 )
 SPEC_PATHS = st.none() | st.lists(DIRECTORIES, max_size=3).map(":".join)
 
@@ -51,10 +51,15 @@ def words_of(launch: Launch) -> list[str]:
     ]
 
 
-@given(launch=LAUNCHES, spec_path=SPEC_PATHS, everybody=st.booleans())
+CONFIGURED = st.dictionaries(st.sampled_from(CONFIGURATION_VARIABLES), st.sampled_from(["", "a", "/b", "=c", "\udcff"]))
+
+
+@given(launch=LAUNCHES, spec_path=SPEC_PATHS, everybody=st.booleans(), configured=CONFIGURED)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
-def test_both_compute_the_same_key(launch, spec_path, everybody, cache):
-    environ = {key: value for key, value in cache.environ().items() if key != "CDI_HPC_DIRS"}
+def test_both_compute_the_same_key(launch, spec_path, everybody, configured, cache):
+    given_otherwise = ("CDI_HPC_DIRS", *CONFIGURATION_VARIABLES)
+    environ = {key: value for key, value in cache.environ().items() if key not in given_otherwise}
+    environ.update(configured)
     if spec_path is not None:
         environ["CDI_HPC_DIRS"] = spec_path
     option = "--print-system-key" if everybody else "--print-key"

@@ -106,7 +106,7 @@ def test_without_a_path_there_is_a_usual_one(cache):
 
 def test_a_variable_that_is_there_twice_is_set_once(cache):
     """Programs differ in which one they take: none may find the old value."""
-    cache.write(wire.Env("A=new"), HOST_ROOT)
+    cache.write(wire.Env("A=new"), HOST_ROOT, env={"PATH": os.environ["PATH"]})
     words = [str(cache.programs.plain_run), "/", "env"]
     old = [f"XDG_RUNTIME_DIR={cache.runtime}", "A=1", "X=1", "A=2", "no assignment", f"PATH={os.environ['PATH']}"]
     done = execute_with(words, old)

@@ -1,4 +1,4 @@
-"""What the tests of the backend share: the watch over the host and the images, and launches by ``cdi-hpc exec``."""
+"""What the tests of the backend share: launches by ``cdi-hpc exec``, small specs, an image of one's own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from subprocess import CompletedProcess
 
 import pytest
 from run.launchers import Request, program, said, start, write_spec
-from run.watch import host_as_it_was, images_as_they_were
-
-__all__ = ["host_as_it_was", "images_as_they_were"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from run.watch import host_as_it_was, images_as_they_were
+
+__all__ = ["host_as_it_was", "images_as_they_were"]
 
 HOST_FILE = "from the host\n"
 

@@ -176,10 +176,12 @@ class _Dresser:
             self._mount(assembly, placed)
         if self.settings.invocation.subcommand[:1] == ("instance",):
             instances.record(assembly.tree, self.plan.devices)
-        self._lay_over(assembly.tree)
+        self._lay_over(assembly)
 
-    def _lay_over(self, tree: ContainerTree) -> None:
-        entries = layer.layer_entries(tree)
+    def _lay_over(self, assembly: Assembly) -> None:
+        regions = assembly.tree.regions
+        own = (regions[placed.region].target for placed in assembly.mounts if surroundings.is_own(placed.what))
+        entries = layer.layer_entries(assembly.tree, own)
         if not entries:
             return
         self._refuse_layer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cdi_hpc.errors import CdiError, Problem, assert_never
@@ -23,9 +23,15 @@ MAX_ENTRIES = 500
 _EXECUTABLE_DIRECTORY = 0o755
 
 
-def layer_entries(tree: ContainerTree) -> list[StageEntry]:
-    """What is staged over the image, parents first; directories that are merged have the image's mode."""
-    staged = tree.staged_in(0)
+def layer_entries(tree: ContainerTree, own: Iterable[str]) -> list[StageEntry]:
+    """What is staged over the image, parents first; directories that are merged have the image's mode.
+
+    Args:
+        tree: the merged tree.
+        own: real paths of the launcher's own mounts, for which it makes mount points itself.
+
+    """
+    staged = _needed(tree.staged_in(0), frozenset(own))
     if not staged:
         return []
     entries: list[StageEntry] = [MakeDirectory(LAYER), MakeDirectory(UPPER, _mode(tree, "/"))]
@@ -38,6 +44,13 @@ def layer_entries(tree: ContainerTree) -> list[StageEntry]:
         made.add(path)
         entries.append(making(UPPER + path, what))
     return entries
+
+
+def _needed(staged: dict[str, Staged], own: frozenset[str]) -> dict[str, Staged]:
+    for_own = own.union(*map(_parents, own))
+    needed = {path for path in staged if path not in for_own}
+    needed.update(*map(_parents, tuple(needed)))
+    return {path: what for path, what in staged.items() if path in needed}
 
 
 def _mode(tree: ContainerTree, directory: str) -> int:

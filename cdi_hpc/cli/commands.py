@@ -14,6 +14,7 @@ _COMMANDS = {
     "validate": "cdi_hpc.cli.validate",
     "resolve": "cdi_hpc.cli.resolve",
     "plan": "cdi_hpc.cli.plan",
+    "explain": "cdi_hpc.cli.explain",
     "script": "cdi_hpc.cli.script",
     "run": "cdi_hpc.cli.run",
     "exec": "cdi_hpc.cli.exec",

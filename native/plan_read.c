@@ -188,7 +188,7 @@ static const struct shape {
     [PLAN_KEEP] = {"keep", {is_index}},
     /* prefix, path in the stage, suffix */
     [PLAN_STAGEARG] = {"stagearg", {is_text, is_below, is_text}},
-    /* file, directory that it is mounted on, where in the file it begins */
+    /* file, directory that it is mounted on, where in the file it begins, whether its files are the caller's */
     [PLAN_SQUASHFS] = {"squashfs", {is_host_path, is_below_root, is_number, is_yes_or_no}},
     /* path of the launcher's file, variable that ends it */
     [PLAN_PEERS] = {"peers", {is_host_path, is_text}},

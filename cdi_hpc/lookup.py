@@ -85,10 +85,19 @@ def resolve_devices(
     witness: Witness | None = None,
     configuration: Configuration | None = None,
     host: Host | None = None,
+    visible: Sequence[str] = (),
 ) -> ResolvedEdits:
     """The merged edits of a request; arguments and errors are those of :func:`find_devices`."""
     found = find_devices(
-        devices, cdi_dirs, environ, report, strict=strict, witness=witness, configuration=configuration, host=host
+        devices,
+        cdi_dirs,
+        environ,
+        report,
+        strict=strict,
+        witness=witness,
+        configuration=configuration,
+        host=host,
+        visible=visible,
     )
     return edits.merge(found)
 
@@ -103,6 +112,7 @@ def find_devices(
     witness: Witness | None = None,
     configuration: Configuration | None = None,
     host: Host | None = None,
+    visible: Sequence[str] = (),
 ) -> tuple[RegisteredDevice, ...]:
     """The devices that a request means; what is unusual about the files is reported.
 
@@ -115,6 +125,7 @@ def find_devices(
         witness: is told of every file that is looked at.
         configuration: default: that of this process.
         host: is asked which devices can be opened, where only those are meant; default: this machine.
+        visible: lists of what is meant of whole kinds (:func:`cdi_hpc.allocation.visible`).
 
     Raises:
         CdiError: something can't be resolved, or the configuration is wrong.
@@ -128,8 +139,9 @@ def find_devices(
     for problems in registry.errors.values():
         for problem in problems:
             report.note(problem)
-    if configuration.all_means == "openable":
-        devices = _openable(devices, registry, host or LiveHost(witness))
+    openable = configuration.all_means == "openable"
+    if openable or visible:
+        devices = _selected(devices, registry, host or LiveHost(witness), visible, openable=openable)
     try:
         resolution = request.resolve(devices, registry, strict=strict, witness=witness)
     except CdiError as error:
@@ -155,7 +167,9 @@ def _without_aliases(devices: Sequence[str], configuration: Configuration) -> Se
     return aliases.expand(devices, configuration.aliases)
 
 
-def _openable(devices: Sequence[str], registry: Registry, host: Host) -> Sequence[str]:
+def _selected(
+    devices: Sequence[str], registry: Registry, host: Host, visible: Sequence[str], *, openable: bool
+) -> Sequence[str]:
     from cdi_hpc import allocation
 
-    return allocation.select(devices, registry, host, allocation.Choice(openable=True))
+    return allocation.select(devices, registry, host, allocation.Choice(openable, tuple(visible)))

@@ -21,8 +21,10 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Callable
 
 from cdi_hpc import wire
+from cdi_hpc.config import CacheBounds
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.image_files import open_regular
 from cdi_hpc.steps import MakeDirectory, MakeFile, StageEntry
@@ -30,14 +32,11 @@ from cdi_hpc.steps import MakeDirectory, MakeFile, StageEntry
 #: Where root keeps plans for everybody.
 SYSTEM_DIRECTORY = "/var/cache/cdi-hpc"
 
-#: Bounds on a cache: the least recently used plans go first.
-MAX_BYTES = 256 << 20
-MAX_PLANS = 1000
-
 _HOUR = 3600.0
+_DAY = 24 * _HOUR
 
-#: A stage that no plan names may still be the layer of a running container: it is kept for as long as jobs run.
-_STAGE_GRACE = 30 * 24 * _HOUR
+#: Of a cache where nobody says otherwise.
+DEFAULT_BOUNDS = CacheBounds()
 
 #: Nobody writes a plan for so long: what is left was abandoned.
 _WRITING_GRACE = _HOUR
@@ -265,10 +264,14 @@ class PlanCache:
                 found.append(CachedPlan(key, f"{self.directory}/{name}", size, max(status.st_atime, status.st_mtime)))
         return sorted(found, key=lambda plan: plan.used, reverse=True)
 
-    def collect_if_due(self) -> None:
+    def collect_if_due(self, bounds: Callable[[], CacheBounds]) -> None:
         """Collect if nobody has for an hour: a compilation should not pay for the size of the cache.
 
         That something can't be removed is no reason not to launch.
+
+        Args:
+            bounds: what is to be left; asked only if it is time.
+
         """
         stamp = f"{self.directory}/collected"
         with contextlib.suppress(FileNotFoundError):
@@ -277,21 +280,25 @@ class PlanCache:
         with contextlib.suppress(OSError):
             os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             os.utime(stamp, follow_symlinks=False)
-            self.collect()
+            self.collect(bounds())
 
-    def collect(self, *, everything: bool = False) -> int:
-        """Take away what nobody needs, and the least recently used beyond the bounds; returns how many files."""
+    def collect(self, bounds: CacheBounds = DEFAULT_BOUNDS, *, everything: bool = False) -> int:
+        """Take away what nobody needs, and the least recently used beyond the bounds; returns how many files.
+
+        A stage that no plan names may still be the layer of a running container: it is kept for as long as jobs run.
+        """
         removed = 0
         size = 0
         for number, plan in enumerate(self.plans(), 1):
             size += plan.size
-            if everything or size > MAX_BYTES or number > MAX_PLANS:
+            if everything or size > bounds.max_size or number > bounds.max_plans:
                 removed += _remove(plan.path)
         named = {_stage_of(plan.path) for plan in self.plans()}
         now = time.time()
         for name, status in self._entries():
             path = f"{self.directory}/{name}"
-            if path not in named and now - status.st_mtime > _grace(name, everything=everything) and _is_idle(path):
+            grace = _grace(name, -math.inf if everything else bounds.keep_stages * _DAY)
+            if path not in named and now - status.st_mtime > grace and _is_idle(path):
                 removed += _remove(path)
         return removed
 
@@ -312,12 +319,12 @@ class PlanCache:
         return sizes
 
 
-def _grace(name: str, *, everything: bool) -> float:
+def _grace(name: str, of_stages: float) -> float:
     """For how many seconds something in the cache is left alone although no plan names it."""
     if name.startswith(".") or name.endswith(".lock"):
         return _WRITING_GRACE
     if name.endswith(".stage"):
-        return -math.inf if everything else _STAGE_GRACE
+        return of_stages
     return math.inf
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cdi_hpc import config
-from cdi_hpc.config import Configuration, LauncherDefaults, Strictness, stricter
+from cdi_hpc.config import CacheBounds, Configuration, LauncherDefaults, Strictness, stricter
 from cdi_hpc.host import Host
 from cdi_hpc.lookup import Report, resolve_devices
 from cdi_hpc.model import ResolvedEdits
@@ -36,6 +36,7 @@ class Wanted(NamedTuple):
         launcher: as ``launchers`` in a configuration has it.
         devices: none: what the configuration has for launches that ask for none.
         everybody: the plan is for all users: it knows the administrator's configuration only.
+        visible: lists of what is meant of whole kinds (:func:`cdi_hpc.allocation.visible`).
 
     """
 
@@ -45,6 +46,7 @@ class Wanted(NamedTuple):
     strict: bool = False
     unknown_hooks: Strictness = "warn"
     everybody: bool = False
+    visible: tuple[str, ...] = ()
 
 
 class Planned(NamedTuple):
@@ -97,6 +99,7 @@ def plan_devices(
         witness=witness,
         configuration=configuration,
         host=host,
+        visible=wanted.visible,
     )
     unknown_hooks = stricter(wanted.unknown_hooks, defaults.unknown_hooks)
     plan = translate(edits, host, unknown_hooks=unknown_hooks, site=configuration.policy)
@@ -115,6 +118,11 @@ def load_configuration(
 ) -> Configuration:
     """The configuration of this process, or with ``everybody`` the administrator's alone (CdiError: it is wrong)."""
     return config.load({} if everybody else environ, os.geteuid(), witness).configuration
+
+
+def cache_bounds(environ: Mapping[str, str], *, everybody: bool = False) -> CacheBounds:
+    """Bounds on a directory of compiled plans (CdiError: the configuration is wrong)."""
+    return load_configuration(environ, everybody=everybody).cache
 
 
 def asked_for(devices: Sequence[str], defaults: LauncherDefaults) -> tuple[str, ...]:

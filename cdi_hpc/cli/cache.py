@@ -10,6 +10,7 @@ import click
 from cdi_hpc.cli.options import output_format
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
+from cdi_hpc.planning import load_configuration
 
 
 @click.group("cache")
@@ -46,5 +47,6 @@ def list_plans(system: bool, output_format: str) -> None:
 def clean(everything: bool, system: bool) -> None:
     """Remove what was left by interrupted compilations, old stages, and plans beyond the cache's bounds."""
     cache = _cache(system=system)
-    removed = cache.collect(everything=everything)
+    configuration = load_configuration(os.environ, everybody=system)
+    removed = cache.collect(configuration.cache, everything=everything)
     click.echo(f"removed {removed} from {cache.directory}")

@@ -50,6 +50,15 @@ preflight = click.option(
     f"{PREFLIGHT_VARIABLE} does the same.",
 )
 
+visible_devices = click.option(
+    "--visible-devices",
+    "visible",
+    multiple=True,
+    metavar="[KIND=]LIST",
+    help="Of VENDOR/CLASS=all, only those in LIST: indices among what can be opened, or UUIDs, as in "
+    "CUDA_VISIBLE_DEVICES. Such a launch is not compiled.",
+)
+
 
 def verbosity(function: F) -> F:
     """Add ``-v`` and ``-q``; the command gets ``verbose`` and ``quiet``, whose sum is a :class:`Reporter`'s level."""

@@ -9,7 +9,7 @@ import click
 
 from cdi_hpc import describe, preflight
 from cdi_hpc.cli import PROBLEM
-from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, unknown_hooks, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, unknown_hooks, verbosity, visible_devices
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
@@ -34,6 +34,7 @@ from cdi_hpc.stage import Assembly, CoverFile
 @cdi_dir
 @strict
 @unknown_hooks
+@visible_devices
 @output_format
 @verbosity
 def command(
@@ -43,6 +44,7 @@ def command(
     cdi_dirs: tuple[str, ...],
     strict: bool,
     unknown_hooks: Any,
+    visible: tuple[str, ...],
     output_format: str,
     verbose: int,
     quiet: int,
@@ -53,7 +55,7 @@ def command(
     """
     reporter = Reporter(verbose + quiet)
     host = LiveHost()
-    wanted = Wanted(launcher, devices, cdi_dirs, strict, unknown_hooks)
+    wanted = Wanted(launcher, devices, cdi_dirs, strict, unknown_hooks, visible=visible)
     plan = plan_devices(wanted, os.environ, host, reporter).plan
     status = PROBLEM if any(lack.fatal for lack in plan.unsupported()) else 0
     messages, misfits, places = _in_image(plan, host, image)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity, visible_devices
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.encode import resolved_to_json
 from cdi_hpc.lookup import resolve_devices
@@ -18,12 +18,14 @@ from cdi_hpc.model import ResolvedEdits
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @cdi_dir
 @strict
+@visible_devices
 @output_format
 @verbosity
 def command(
     devices: tuple[str, ...],
     cdi_dirs: tuple[str, ...],
     strict: bool,
+    visible: tuple[str, ...],
     output_format: str,
     verbose: int,
     quiet: int,
@@ -32,7 +34,8 @@ def command(
 
     Order and merging are those of the CDI reference library. What becomes of the edits here is shown by 'plan'.
     """
-    resolved = resolve_devices(devices, cdi_dirs, os.environ, Reporter(verbose + quiet), strict=strict)
+    reporter = Reporter(verbose + quiet)
+    resolved = resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict, visible=visible)
     if output_format == "json":
         print_json(resolved_to_json(resolved))
     else:

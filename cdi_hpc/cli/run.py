@@ -11,7 +11,7 @@ import click
 
 from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, find_runner
-from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, strict, unknown_hooks, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, strict, unknown_hooks, verbosity, visible_devices
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
@@ -43,6 +43,7 @@ from cdi_hpc.witness import ChangedError
 @strict
 @unknown_hooks
 @preflight
+@visible_devices
 @verbosity
 @click.option(
     "--runner",
@@ -62,6 +63,7 @@ def command(
     strict: bool,
     unknown_hooks: Any,
     preflight: Any,
+    visible: tuple[str, ...],
     image: str,
     arguments: tuple[str, ...],
     verbose: int,
@@ -93,6 +95,9 @@ def command(
         preflight=preflight,
     )
     native_words = _native_words(launch, run_options, reporter.level, words)
+    if visible:
+        # What its indices mean depends on the job: there is nothing to keep, and the native runner has no such option.
+        return _run(launch, words, run_options, reporter, visible)
     if compile_and_run:
         _compile_and_become(launch, native_words, reporter)
     elif runner == "native" or (runner == "auto" and RUNNER_VARIABLE not in os.environ):
@@ -151,10 +156,16 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
     become(program, words, {native.COMPILED_VARIABLE: key})
 
 
-def _run(launch: Launch, words: Sequence[str], run_options: embedded.RunOptions, reporter: Reporter) -> int:
+def _run(
+    launch: Launch,
+    words: Sequence[str],
+    run_options: embedded.RunOptions,
+    reporter: Reporter,
+    visible: tuple[str, ...] = (),
+) -> int:
     """Launch without the native runner."""
     host = LiveHost()
-    planned = plan_devices(native.wanted(launch), os.environ, host, reporter)
+    planned = plan_devices(native.wanted(launch)._replace(visible=visible), os.environ, host, reporter)
     plan, launch = planned.plan, native.configured(launch, planned)
     stage = run_options.stage if run_options.stage != "auto" else planned.defaults.stage
     run_options = replace(run_options, binds=launch.binds, stage=stage)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity, visible_devices
 from cdi_hpc.host import LiveHost
 from cdi_hpc.planning import Wanted, plan_devices
 
@@ -23,6 +23,7 @@ from cdi_hpc.planning import Wanted, plan_devices
 @cdi_dir
 @strict
 @unknown_hooks
+@visible_devices
 @verbosity
 def command(
     devices: tuple[str, ...],
@@ -30,6 +31,7 @@ def command(
     cdi_dirs: tuple[str, ...],
     strict: bool,
     unknown_hooks: Any,
+    visible: tuple[str, ...],
     verbose: int,
     quiet: int,
 ) -> None:
@@ -44,7 +46,7 @@ def command(
     from cdi_hpc.render import bash
 
     reporter = Reporter(verbose + quiet)
-    wanted = Wanted("bash", devices, cdi_dirs, strict, unknown_hooks)
+    wanted = Wanted("bash", devices, cdi_dirs, strict, unknown_hooks, visible=visible)
     plan = plan_devices(wanted, os.environ, LiveHost(), reporter).plan
     for lack in plan.unsupported():
         reporter.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
 
-from cdi_hpc import preflight, wire
+from cdi_hpc import planning, preflight, wire
 from cdi_hpc.backend import Backend, Dressing, Keep, Located, Peers, StagePath, Text, Word
 from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
 from cdi_hpc.compile import compile_dressing, origins
@@ -97,7 +97,7 @@ def compile_launch(
             compiled = compile_dressing(dressing, request.launch.profile.program)
             owner = (caller.uid, caller.gid) if caller else (0, 0)
             cache.write(key, owner, [*records, *compiled.records], compiled.stage)
-            cache.collect_if_due()
+            cache.collect_if_due(partial(planning.cache_bounds, environ, everybody=everybody))
     return key
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Callable, TypeVar
 
-from cdi_hpc import preflight, wire
+from cdi_hpc import planning, preflight, wire
 from cdi_hpc.cache_key import Caller, Launch, cache_key
 from cdi_hpc.compile import compile_steps, origins
 from cdi_hpc.compose import Composition, compose
@@ -108,7 +108,7 @@ def compile_launch(
             records, steps = settled(partial(_translate, launch, environ, place, everybody=everybody), report)
             compiled = compile_steps(steps)
             cache.write(key, owner, [*records, *compiled.records], compiled.stage)
-            cache.collect_if_due()
+            cache.collect_if_due(partial(planning.cache_bounds, environ, everybody=everybody))
     return key
 
 

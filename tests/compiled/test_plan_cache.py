@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi_hpc import wire
+from cdi_hpc.config import CacheBounds
 from cdi_hpc.errors import CdiError
 from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
 from cdi_hpc.steps import MakeDirectory, MakeFile, MakeLink
@@ -307,6 +308,22 @@ def test_what_was_abandoned_is_collected(cache):
     age(left["replaced stage"], 31 * DAY)
     assert cache.collect() == 1
     assert names(cache) == {"plan", "stage"}
+
+
+def test_a_site_says_for_how_long_stages_are_kept(cache):
+    left = leave(cache)
+    age(left["replaced stage"], 2 * DAY)
+    cache.collect(CacheBounds(keep_stages=3))
+    assert left["replaced stage"].exists()
+    cache.collect(CacheBounds(keep_stages=1))
+    assert not left["replaced stage"].exists()
+
+
+@pytest.mark.parametrize("bounds", [CacheBounds(max_plans=0), CacheBounds(max_size=1)])
+def test_a_site_says_how_much_is_kept(cache, bounds):
+    leave(cache)
+    cache.collect(bounds)
+    assert cache.plans() == []
 
 
 def test_everything_means_plans_and_stages(cache):

@@ -16,6 +16,9 @@ PROBLEM, USAGE, FAILED = 1, 2, 125
 #: Commands that become something else.
 _LAUNCHING = ("run", "exec")
 
+#: Is set by the script of ``cdi-hpc completion`` when it asks.
+COMPLETION_VARIABLE = "_CDI_HPC_COMPLETE"
+
 #: The native runner, and the variable in which it tells us its path when it executes us.
 RUNNER = "cdi-hpc-run"
 RUNNER_VARIABLE = "CDI_HPC_NATIVE"
@@ -32,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     from cdi_hpc.cli.commands import cdi_hpc
 
+    if COMPLETION_VARIABLE in os.environ:
+        from cdi_hpc.cli import completion
+
+        completion.install()
     running = next((word for word in arguments if not word.startswith("-")), "") in _LAUNCHING
     try:
         status = cdi_hpc.main(arguments, prog_name="cdi-hpc", standalone_mode=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 import click
+from click.shell_completion import CompletionItem
 
 from cdi_hpc import __version__
 
@@ -25,6 +26,7 @@ _COMMANDS = {
     "doctor": "cdi_hpc.cli.doctor",
     "generate": "cdi_hpc.cli.generate",
     "lock": "cdi_hpc.cli.lock",
+    "completion": "cdi_hpc.cli.completion",
 }
 
 
@@ -40,8 +42,16 @@ class _Commands(click.Group):
             return None
         command = importlib.import_module(_COMMANDS[cmd_name]).command
         assert isinstance(command, click.Command)  # noqa: S101  # a module of ours
-        del ctx
+        if ctx.resilient_parsing:  # a shell asks
+            from cdi_hpc.cli import completion
+
+            completion.attach(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands and options; none of the commands is loaded for that."""
+        names = [CompletionItem(name) for name in _COMMANDS if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

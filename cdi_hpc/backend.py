@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Union
+from typing import TYPE_CHECKING, Literal, Protocol, Union
 
 from cdi_hpc.host import Host
 from cdi_hpc.image_files import ImageFiles
 from cdi_hpc.plan import Plan, Unsupported
-from cdi_hpc.stage import Assembly
 from cdi_hpc.steps import StageEntry, Step
 from cdi_hpc.witness import Witness
+
+if TYPE_CHECKING:  # it takes libraries that a listing of backends does without
+    from cdi_hpc.stage import Assembly
 
 Arity = Literal["none", "required", "optional"]
 

@@ -10,8 +10,6 @@ from cdi_hpc.backend import Invocation, Located, Profile
 from cdi_hpc.backends.charliecloud.wishes import Wishes
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.image_files import HostFiles
-from cdi_hpc.squashfs_codecs import NoCodecError
-from cdi_hpc.squashfs_files import SquashfsFiles
 
 _SQUASHFS_MAGIC = b"hsqs"
 
@@ -67,6 +65,10 @@ def storage_directory(invocation: Invocation, environ: Mapping[str, str]) -> str
 
 
 def _squashfs(path: str, real_path: str, image_place: str, where: str) -> Located:
+    # A library of 10 ms, and most images are directories.
+    from cdi_hpc.squashfs_codecs import NoCodecError
+    from cdi_hpc.squashfs_files import SquashfsFiles
+
     try:
         stream = open(real_path, "rb")  # noqa: SIM115  # it stays open for as long as the image is read
         if stream.peek(len(_SQUASHFS_MAGIC))[: len(_SQUASHFS_MAGIC)] != _SQUASHFS_MAGIC:

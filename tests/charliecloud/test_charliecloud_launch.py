@@ -221,21 +221,32 @@ def test_the_end_is_that_of_a_launch_from_a_directory(ch_run, bare, small, lab, 
 
 
 @pytest.mark.parametrize("name", ["debian-root", "debian.sqfs"])
-@pytest.mark.parametrize("tag", [["--join-tag=lab"], ["-j"]])
-def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab, name, tag, monkeypatch):
-    monkeypatch.setenv("SLURM_STEP_ID", "4711")
-    command = shell("echo $RANK $LAB_VARIABLE $(cat /opt/lab/file) $(readlink /proc/self/ns/mnt)", "sleep 0.2")
+@pytest.mark.parametrize("tag", ["--join-tag={}", "-j"])
+def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab, name, tag, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_STEP_ID", f"step-{tmp_path.name}")
+    (tmp_path / "here").mkdir()
+    lines = (
+        "echo $RANK $LAB_VARIABLE $(cat /opt/lab/file) $(readlink /proc/self/ns/mnt)",
+        # Whoever comes when all the others have ended is not let in any more.
+        f": >{tmp_path}/here/$RANK",
+        f"while [ $(ls {tmp_path}/here | wc -l) -lt 4 ]; do sleep 0.02; done",
+    )
+    command = shell(*lines)
     image = lab.image("debian-root").with_name(name)
     started = [
         subprocess.Popen(
-            ch_run.argv(small, [*tag, "--join-ct=4", f"--set-env=RANK={rank}"], command, image=image),
+            ch_run.argv(
+                small, [tag.format(tmp_path.name), "--join-ct=4", f"--set-env=RANK={rank}"], command, image=image
+            ),
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(4)
     ]
-    said = [process.communicate(timeout=60)[0].split() for process in started]
-    assert [process.returncode for process in started] == [0] * 4
+    ended = [process.communicate(timeout=60) for process in started]
+    assert [error for _, error in ended] == [""] * 4
+    said = [out.split() for out, _ in ended]
     assert [words[:-1] for words in said] == [
         [str(rank), "from", "the", "spec", "from", "the", "host"] for rank in range(4)
     ]

@@ -164,6 +164,27 @@ complete -o nosort -F %(complete_func)s %(prog_name)s 2>/dev/null || complete -F
 """
 
 
+#: click's own takes values apart at commas.
+_FISH = """\
+function %(complete_func)s
+    set --local --export COMP_WORDS (commandline --current-process --cut-at-cursor)
+    set --local --export COMP_CWORD (commandline --current-token --cut-at-cursor)
+    for completion in (env %(complete_var)s=fish_complete %(prog_name)s 2>/dev/null)
+        set --local parts (string split --max 1 , -- $completion)
+        switch $parts[1]
+            case dir
+                __fish_complete_directories $parts[2]
+            case file
+                __fish_complete_path $parts[2]
+            case plain
+                echo $parts[2]
+        end
+    end
+end
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
+"""
+
+
 class _Quiet(ShellComplete):
     """What is the same for every shell."""
 
@@ -202,7 +223,7 @@ class _Zsh(_Quiet, ZshComplete):
 
 
 class _Fish(_Quiet, FishComplete):
-    pass
+    source_template = _FISH
 
 
 _SHELLS: Mapping[str, type[_Quiet]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from zipfile import ZipFile
 
+import elftools
 import pytest
 
 import cdi_hpc
@@ -60,8 +61,9 @@ def copy_of_checkout(lab, tmp_path_factory) -> Callable[[], Path]:
         source = tmp_path_factory.mktemp("source")
         for name in BUILD_FILES:
             shutil.copy(CHECKOUT / name, source)
-        for tree in ("cdi_hpc", "native"):
-            shutil.copytree(CHECKOUT / tree, source / tree, ignore=shutil.ignore_patterns("__pycache__", "build"))
+        for tree in ("cdi_hpc", "backends", "native"):
+            ignored = shutil.ignore_patterns("__pycache__", "build")
+            shutil.copytree(CHECKOUT / tree, source / tree, symlinks=True, ignore=ignored)
         return source
 
     return copy
@@ -134,11 +136,18 @@ def install(tmp_path) -> Callable[[Built], Installed]:
 
 
 def files_of_package() -> set[str]:
+    """What is below cdi_hpc, links followed: backends is one."""
     return {
-        str(path.relative_to(CHECKOUT))
-        for path in (CHECKOUT / "cdi_hpc").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        os.path.relpath(os.path.join(parent, name), CHECKOUT)
+        for parent, _, names in os.walk(CHECKOUT / "cdi_hpc", followlinks=True)
+        for name in names
+        if "__pycache__" not in parent
     }
+
+
+def test_the_backends_are_a_link_to_the_tree_beside_the_package():
+    assert os.readlink(CHECKOUT / "cdi_hpc/backends") == "../backends"
+    assert "cdi_hpc/backends/charliecloud/__init__.py" in files_of_package()
 
 
 def test_a_wheel_holds_every_file_of_the_package_and_nothing_else_but_the_runner(any_wheel):
@@ -207,6 +216,53 @@ def test_a_launch_without_the_runner_is_made_by_python_and_asking_for_the_runner
     assert "--runner=native: cdi-hpc-run is not installed" in done.stderr
 
 
+def find_backends(python_path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Import every backend, in a Python that sees one directory of ours."""
+    program = "from cdi_hpc import backends; print(*(backends.of_name(name).name for name in backends.backend_names()))"
+    argv = [sys.executable, "-c", program]
+    env = {**os.environ, "PYTHONPATH": str(python_path)}
+    return subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_backends_are_found_in_a_checkout_that_was_not_installed(copy_of_checkout, tmp_path):
+    done = find_backends(copy_of_checkout(), tmp_path)
+    assert (done.returncode, done.stdout) == (0, "charliecloud singularity\n"), done.stderr
+
+
+def test_backends_are_found_in_an_editable_install(copy_of_checkout, tmp_path):
+    source, prefix = copy_of_checkout(), tmp_path / "prefix"
+    pip("install", *OFFLINE, "--ignore-installed", "--prefix", prefix, "--editable", source)
+    (package,) = prefix.glob("lib/python*/site-packages")
+    # Its .pth files count, but none beside the libraries that it needs: there is another editable install of ours.
+    program = (
+        f"import site, sys; site.addsitedir({str(package)!r}); sys.path.append({str(libraries())!r}); "
+        "import cdi_hpc, cdi_hpc.backends.charliecloud, cdi_hpc.backends.singularity; print(cdi_hpc.__file__)"
+    )
+    argv = [sys.executable, "-S", "-c", program]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{source}/cdi_hpc/__init__.py\n"), done.stderr
+
+
+def libraries() -> Path:
+    """Where the libraries that we need are installed."""
+    return Path(elftools.__file__).parents[1]
+
+
+def test_drop_ins_of_an_installed_wheel_are_the_launcher_and_with_a_device_more_than_that(any_wheel, install, lab):
+    installed = install(any_wheel)
+    shims = installed.prefix / "shims"
+    made = installed.run("cdi-hpc", "shims", shims)
+    assert made.returncode == 0, made.stderr
+    (shims / "ch-run").rename(installed.prefix / "bin/ch-run")
+    assert (installed.prefix / "bin/ch-run").is_symlink() == bool(any_wheel.programs())
+    launch = ["--device", "nvidia.com/gpu=0", lab.image("debian-user"), "--", "nvidia-smi"]
+    done = installed.run("ch-run", *launch)
+    assert (done.returncode, done.stdout) == (0, "nvidia-smi 570.133.20 of the lab\n"), done.stderr
+    bare = subprocess.run(["/usr/bin/ch-run", "--version"], capture_output=True, text=True, check=True)
+    version = installed.run("ch-run", "--version")
+    assert (version.stdout, version.stderr) == (bare.stdout, bare.stderr)
+
+
 def test_a_source_distribution_holds_what_the_runner_is_built_from(copy_of_checkout, tmp_path):
     program = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
     source = copy_of_checkout()
@@ -215,5 +271,7 @@ def test_a_source_distribution_holds_what_the_runner_is_built_from(copy_of_check
     )
     assert done.returncode == 0, done.stderr
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
-        held = {path.name for path in map(PurePath, archive.getnames()) if path.parts[1:-1] == ("native",)}
-    assert held == {path.name for path in (CHECKOUT / "native").iterdir() if path.name != "build"}
+        members = [PurePath(*PurePath(member.name).parts[1:]) for member in archive if member.isfile()]
+    native = {path.name for path in members if path.parts[:-1] == ("native",)}
+    assert native == {path.name for path in (CHECKOUT / "native").iterdir() if path.name != "build"}
+    assert {str(path) for path in members if path.parts[:1] == ("cdi_hpc",)} == files_of_package()

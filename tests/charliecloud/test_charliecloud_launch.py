@@ -227,9 +227,10 @@ def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab
     (tmp_path / "here").mkdir()
     lines = (
         "echo $RANK $LAB_VARIABLE $(cat /opt/lab/file) $(readlink /proc/self/ns/mnt)",
-        # Whoever comes when all the others have ended is not let in any more.
         f": >{tmp_path}/here/$RANK",
-        f"while [ $(ls {tmp_path}/here | wc -l) -lt 4 ]; do sleep 0.02; done",
+        # Whoever comes when all the others have ended is not let in any more; and a served file is gone with the process
+        # that made the container, by ch-run alone as well: from here on no program is read from it.
+        "until " + " && ".join(f"[ -e {tmp_path}/here/{rank} ]" for rank in range(4)) + "; do :; done",
     )
     command = shell(*lines)
     image = lab.image("debian-root").with_name(name)

@@ -228,8 +228,8 @@ def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab
     lines = (
         "echo $RANK $LAB_VARIABLE $(cat /opt/lab/file) $(readlink /proc/self/ns/mnt)",
         f": >{tmp_path}/here/$RANK",
-        # Whoever comes when all the others have ended is not let in any more; and a served file is gone with the process
-        # that made the container, by ch-run alone as well: from here on no program is read from it.
+        # Whoever comes when all the others have ended is not let in any more; and a served file is gone with who
+        # made the container, by ch-run alone as well: from here on no program is read from it.
         "until " + " && ".join(f"[ -e {tmp_path}/here/{rank} ]" for rank in range(4)) + "; do :; done",
     )
     command = shell(*lines)

@@ -291,8 +291,18 @@ def _moved(assembly: Assembly, fitting: _Fitting) -> list[tuple[str, str]]:
             dropped.add(placed.region)
         else:
             moves.append((top, host_path))
+            fitting.messages += _told_of(placed, fitting, has_staged=bool(tree.staged_in(placed.region)))
     assembly.mounts = [placed for placed in assembly.mounts if placed.region not in dropped]
     return moves
+
+
+def _told_of(placed: PlacedMount, fitting: _Fitting, *, has_staged: bool) -> Iterator[str]:
+    """What is otherwise than ch-run's users know it."""
+    target = placed.what.target if isinstance(placed.what, (Bind, MountFilesystem)) else ""
+    if target == "/dev" and fitting.plan.private_dev is not None:
+        yield f"/dev has the usual nodes and the requested ones, no others of the host: {fitting.plan.private_dev}"
+    if target == "/tmp" and has_staged and not fitting.wishes.has("--private-tmp"):  # noqa: S108
+        yield "/tmp: what is made there is gone afterwards, since mount points had to be made beside it"
 
 
 def _is_base(placed: PlacedMount) -> bool:

@@ -180,6 +180,7 @@ def test_a_dev_of_its_own_is_moved_as_well(image):
     assert made.moves == (("/dev", "/dev"),)
     new = [(step.fstype, step.path) for step in made.steps if isinstance(step, MountNew)]
     assert new == [("tmpfs", "root/dev"), ("devpts", "root/dev/pts")]
+    assert made.messages == ("/dev has the usual nodes and the requested ones, no others of the host: renamed",)
 
 
 def test_a_file_of_the_kernels_is_covered_in_a_proc_that_is_moved(image):
@@ -196,6 +197,7 @@ def test_something_in_tmp_goes_to_the_hosts_temporary_directory(image, tmp_path)
         ["--cdi"], image, [MountFilesystem("tmpfs", "x", "/tmp/x", ORIGIN)], environ={"TMPDIR": str(temporary)}
     )
     assert made.moves == (("/tmp", str(temporary)),)
+    assert made.messages[0].startswith("/tmp: what is made there is gone afterwards")
 
 
 def test_a_private_tmp_is_ours_where_something_is_in_it(image, tmp_path):

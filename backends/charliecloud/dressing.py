@@ -302,7 +302,7 @@ def _told_of(placed: PlacedMount, fitting: _Fitting, *, has_staged: bool) -> Ite
     if target == "/dev" and fitting.plan.private_dev is not None:
         yield f"/dev has the usual nodes and the requested ones, no others of the host: {fitting.plan.private_dev}"
     if target == "/tmp" and has_staged and not fitting.wishes.has("--private-tmp"):  # noqa: S108
-        yield "/tmp: what is made there is gone afterwards, since mount points had to be made beside it"
+        yield "what is made in /tmp is gone afterwards, since mount points had to be made beside it"
 
 
 def _is_base(placed: PlacedMount) -> bool:

@@ -197,7 +197,7 @@ def test_something_in_tmp_goes_to_the_hosts_temporary_directory(image, tmp_path)
         ["--cdi"], image, [MountFilesystem("tmpfs", "x", "/tmp/x", ORIGIN)], environ={"TMPDIR": str(temporary)}
     )
     assert made.moves == (("/tmp", str(temporary)),)
-    assert made.messages[0].startswith("/tmp: what is made there is gone afterwards")
+    assert made.messages[0].startswith("what is made in /tmp is gone afterwards")
 
 
 def test_a_private_tmp_is_ours_where_something_is_in_it(image, tmp_path):

@@ -1,10 +1,10 @@
 """The key of a launch: what a compiled plan is found by. ``native/key.c`` computes the same one.
 
 A key is the SHA-256 of NUL-ended fields, in this order: ``cdi-hpc-key-1``, the software's version, the launcher, uid,
-gid, supplementary groups (all three empty in a plan for everybody), the image's real path, then devices, spec
-directories, binds and switches, each with a letter that tells them apart, and last the working directory if any of
-them may depend on it. What the user's own configuration is found by (``cdi_hpc.config``) comes before that, ``g:`` and
-each variable that is set and not empty, ``NAME=VALUE``; a plan for everybody has none of it.
+gid, supplementary groups (all three empty in a plan for everybody), the image's real path, then devices, what Slurm
+gave to a step, spec directories, binds and switches, each with a letter that tells them apart, and last the working
+directory if any of them may depend on it. What the user's own configuration is found by (``cdi_hpc.config``) comes
+before that, ``g:`` and each variable that is set and not empty, ``NAME=VALUE``; a plan for everybody has none of it.
 
 ``--env``, ``--workdir``, ``-v`` and ``-q`` are not in it: they don't change a plan.
 
@@ -58,6 +58,8 @@ class Launch:
 
     Attributes:
         image: its real path.
+        launcher: ``handoff``: launchers that somebody starts later take the devices from their environment.
+        gres: ``GRES=NUMBERS`` for each GRES of a step of Slurm's.
 
     """
 
@@ -71,6 +73,8 @@ class Launch:
     strict: bool = False
     unknown_hooks: str = "warn"
     preflight: Preflight | Literal["auto"] = "auto"
+    launcher: Literal["embedded", "handoff"] = "embedded"
+    gres: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,11 @@ def cache_key(launch: Launch | LauncherLaunch, caller: Caller | None, cwd: str, 
 
 def _fields(launch: Launch, caller: Caller | None, cwd: str, environ: Mapping[str, str]) -> Iterator[str]:
     directories = None if launch.cdi_dirs else environ.get(ENVIRONMENT_VARIABLE)
-    yield from ("cdi-hpc-key-1", __version__, "embedded")
+    yield from ("cdi-hpc-key-1", __version__, launch.launcher)
     yield from _caller(caller)
     yield launch.image
     yield from (f"d:{device}" for device in launch.devices)
+    yield from (f"a:{gres}" for gres in launch.gres)
     yield from (f"c:{directory}" for directory in launch.cdi_dirs)
     if directories is not None:
         yield f"C:{directories}"

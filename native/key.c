@@ -1,9 +1,10 @@
 /* A key is the SHA-256 of NUL-ended fields, in this order:
  *
- *   "cdi-hpc-key-1", the software's version, "embedded" (the launcher),
+ *   "cdi-hpc-key-1", the software's version, "embedded" or "handoff" (the launcher),
  *   uid, gid, supplementary groups sorted, each once, with commas (all three empty for everybody),
  *   the image's real path,
- *   "d:" DEVICE for each device, "c:" DIR for each --cdi-dir, or "C:" CDI_HPC_DIRS when there is none and it is set,
+ *   "d:" DEVICE for each device, "a:" GRES=NUMBERS for each GRES that Slurm gave to a step,
+ *   "c:" DIR for each --cdi-dir, or "C:" CDI_HPC_DIRS when there is none and it is set,
  *   "b:" BIND for each bind,
  *   "w" if --writable-tmpfs, "n" if --contain, "s:" STAGE, "S" if --strict, "h:" UNKNOWN-HOOKS,
  *   "f:" PREFLIGHT, "g:" NAME=VALUE for each variable by which the user's own configuration is found and that is set
@@ -151,11 +152,12 @@ bool compute_key(const struct options *options, const char *image, const char *c
     sha256_begin(&hash);
     add(&hash, "", "cdi-hpc-key-1");
     add(&hash, "", VERSION);
-    add(&hash, "", "embedded");
+    add(&hash, "", options->is_handoff ? "handoff" : "embedded");
     if (!add_caller(&hash, caller))
         return false;
     add(&hash, "", image);
     add_all(&hash, "d:", &options->devices);
+    add_all(&hash, "a:", &options->gres);
     add_all(&hash, "c:", &options->cdi_dirs);
     if (directories != NULL)
         add(&hash, "C:", directories);

@@ -186,6 +186,9 @@ bool options_parse(struct options *options, int argc, char **argv)
         return true;
     if (*next == NULL)
         return false;
+    const char *wanted = getenv("CDI_HPC_DEVICES");
+    if (options->devices.count == 0 && wanted != NULL && *wanted != '\0')
+        append(&options->devices, wanted);
     options->image = *next++;
     if (*next != NULL && strcmp(*next, "--") == 0)
         next++;

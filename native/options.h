@@ -13,6 +13,8 @@ struct values {
 
 struct options {
     struct values devices, cdi_dirs, binds, env;
+    struct values gres; /* GRES=NUMBERS each: what Slurm gave to a step; only --print-plan and --print-key have it */
+    bool is_handoff;    /* the plan is one for launchers that somebody starts later; likewise */
     const char *workdir; /* NULL: not given */
     const char *stage, *unknown_hooks, *preflight;
     bool writable_tmpfs, contain, strict, help;

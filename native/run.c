@@ -10,10 +10,12 @@
  *
  * Hidden, for tests and for the curious: `--print-key` or `--print-system-key` as the first argument prints the key of
  * the command line that follows and exits. `--print-plan`, for the SPANK plugin, prints the path of its fresh plan, and
- * exits with 1 where there is none.
+ * exits with 1 where there is none. Right after one of them there may be `--handoff` and `--gres=GRES=NUMBERS`, as
+ * `cdi-hpc compile` has them.
  */
 #include "closed.h"
 #include "front.h"
+#include "handoff.h"
 #include "key.h"
 #include "launch.h"
 #include "options.h"
@@ -137,11 +139,34 @@ static int launch_or_compile(struct launch *launch)
     return find(launch, &where, key) == FRESH ? replay(launch) : have_compiled(launch);
 }
 
+/* The command line of a launch that is only asked about, after what is said of it first. */
+static bool read_question(struct launch *launch, const char **gres)
+{
+    static const char gres_is[] = "--gres=";
+    size_t count = 0;
+    bool is_handoff = false;
+    int first = 1; /* what stands before the options takes the place of the program's name */
+    for (; first + 1 < launch->argc; first++) {
+        const char *word = launch->argv[first + 1];
+        if (strcmp(word, "--handoff") == 0)
+            is_handoff = true;
+        else if (strncmp(word, gres_is, strlen(gres_is)) == 0)
+            gres[count++] = word + strlen(gres_is);
+        else
+            break;
+    }
+    if (!options_parse(&launch->options, launch->argc - first, launch->argv + first) || launch->options.help)
+        return false;
+    launch->options.is_handoff = is_handoff;
+    launch->options.gres = (struct values){gres, count};
+    return getcwd(launch->cwd, sizeof launch->cwd) != NULL && find_image(launch);
+}
+
 static int print_key(struct launch *launch, struct caller caller)
 {
     char key[PLAN_KEY_DIGITS + 1];
-    if (!options_parse(&launch->options, launch->argc - 1, launch->argv + 1) || launch->options.help ||
-        getcwd(launch->cwd, sizeof launch->cwd) == NULL || !find_image(launch) ||
+    FREED const char **gres = calloc((size_t)launch->argc, sizeof *gres);
+    if (gres == NULL || !read_question(launch, gres) ||
         !compute_key(&launch->options, launch->image, launch->cwd, caller, key)) {
         say("error", "--print-key: the command line that follows has no key");
         return FAILED;
@@ -153,8 +178,8 @@ static int print_key(struct launch *launch, struct caller caller)
 static int print_plan(struct launch *launch)
 {
     char key[PLAN_KEY_DIGITS + 1];
-    if (!options_parse(&launch->options, launch->argc - 1, launch->argv + 1) || launch->options.help ||
-        getcwd(launch->cwd, sizeof launch->cwd) == NULL || !find_image(launch))
+    FREED const char **gres = calloc((size_t)launch->argc, sizeof *gres);
+    if (gres == NULL || !read_question(launch, gres))
         return NO_PLAN;
     struct cache where;
     if (find(launch, &where, key) != FRESH)
@@ -185,6 +210,10 @@ int main(int argc, char **argv)
     /* The environment names programs and caches: with somebody else's rights that would be an invitation. */
     if (getuid() != geteuid() || getgid() != getegid()) {
         say("error", "cdi-hpc-run: must not be set-user-ID or set-group-ID (chmod ug-s it)");
+        return FAILED;
+    }
+    if (!handoff_forget()) {
+        say("error", "no memory is left");
         return FAILED;
     }
     if (is_shim(argv[0]))

@@ -37,7 +37,7 @@ def variables(settings: Settings, planned: Iterable[SetEnv]) -> tuple[list[Varia
     lacks: list[Unsupported] = []
     prefix, *others = settings.prefixes
     for action in planned:
-        reason = _refusal(settings, action)
+        reason = refusal(settings.name, action)
         if reason:
             lacks.append(Unsupported(f"env {action.name}", reason, action.origin))
         elif not _is_set(action.name, others, settings.environ):
@@ -50,17 +50,23 @@ def _is_set(name: str, prefixes: Iterable[str], environ: Mapping[str, str]) -> b
     return any(f"{prefix}ENV_{name}" in environ for prefix in prefixes)
 
 
-def _refusal(settings: Settings, action: SetEnv) -> str:
+def refusal(launcher: str, action: SetEnv) -> str:
+    """Why a launcher can't be given a variable, or ""."""
     if not _NAME.match(action.name):
-        return f"{settings.name} sets variables by a shell, and {action.name!r} is no name to it"
+        return f"{launcher} sets variables by a shell, and {action.name!r} is no name to it"
     if action.name in _RESERVED:
-        return f"{settings.name} lets nobody set it"
+        return f"{launcher} lets nobody set it"
     try:
         action.value.encode("utf-8")
     except UnicodeEncodeError:
-        return f"{settings.name} passes values on as JSON, and {action.value!r} is not UTF-8"
+        return f"{launcher} passes values on as JSON, and {action.value!r} is not UTF-8"
     return ""
 
 
 def _escaped(settings: Settings, value: str) -> str:
-    return _ACTIVE.sub(r"\\\1", value) if settings.evaluates else value
+    return escaped(value) if settings.evaluates else value
+
+
+def escaped(value: str) -> str:
+    """A value that a shell evaluates to this one."""
+    return _ACTIVE.sub(r"\\\1", value)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cdi_hpc.backends.singularity.handoff import hand_over
 from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, strict, unknown_hooks
 from cdi_hpc.errors import CdiError, Problem
@@ -27,6 +28,15 @@ from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
     show_default=True,
     help="The launcher: 'embedded' is cdi-hpc run.",
 )
+@click.option(
+    "--handoff", is_flag=True, help="For whichever launcher is called in a step of Slurm's, by variables: srun --cdi."
+)
+@click.option(
+    "--gres",
+    multiple=True,
+    metavar="GRES=NUMBERS",
+    help="What Slurm gave to the step, as in gpu=0,2; a kind means these of its devices, and others are refused.",
+)
 @click.option("--system", is_flag=True, help=f"For every user, in {SYSTEM_DIRECTORY}; root only.")
 @click.option(
     "--list",
@@ -44,6 +54,8 @@ def command(
     devices: tuple[str, ...],
     image: str,
     launcher: str,
+    handoff: bool,
+    gres: tuple[str, ...],
     system: bool,
     list_file: str | None,
     cdi_dirs: tuple[str, ...],
@@ -70,8 +82,11 @@ def command(
         strict=strict,
         unknown_hooks=unknown_hooks,
         preflight=preflight,
+        launcher="handoff" if handoff else "embedded",
+        gres=gres,
     )
-    key = native.compile_launch(launch, cache, os.environ, Reporter(0), everybody=system)
+    said = hand_over if handoff else None
+    key = native.compile_launch(launch, cache, os.environ, Reporter(0), everybody=system, hand_over=said)
     click.echo(cache.path_of(key))
 
 

@@ -16,13 +16,21 @@ from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
 from cdi_hpc.launch import embedded, inheritance, native, squashfs
+from cdi_hpc.launcher_options import DEVICES_VARIABLE
 from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
 from cdi_hpc.planning import plan_devices
 from cdi_hpc.witness import ChangedError
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
-@click.option("-d", "--device", "devices", multiple=True, metavar="DEVICE", help="A device to add (repeatable).")
+@click.option(
+    "-d",
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="DEVICE",
+    help=f"A device to add (repeatable). Without any: those of {DEVICES_VARIABLE}.",
+)
 @click.option("--bind", "binds", multiple=True, metavar="SRC[:DST[:ro]]", help="Show a host path in the container.")
 @click.option(
     "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep yours; it wins over a spec's."
@@ -82,9 +90,10 @@ def command(
     if not words:
         raise click.UsageError("Missing argument 'COMMAND'.")
     run_options = embedded.RunOptions(**options)
+    wanted = os.environ.get(DEVICES_VARIABLE, "")
     launch = Launch(
         image=image,
-        devices=devices,
+        devices=devices or ((wanted,) if wanted else ()),
         cdi_dirs=cdi_dirs,
         binds=run_options.binds,
         writable_tmpfs=run_options.writable_tmpfs,

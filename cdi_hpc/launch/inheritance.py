@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 
 #: Variables in which the front and the native runner tell each other things (native/launch.c has the same).
 PRIVATE_VARIABLES = ("CDI_HPC_COMPILED", "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT")
@@ -27,7 +28,33 @@ def caller_environment() -> dict[str, str]:
 
 def command_environment() -> dict[str, str]:
     """The same for the command."""
-    return {name: value for name, value in caller_environment().items() if name not in PRIVATE_VARIABLES}
+    return without_handoff(
+        {name: value for name, value in caller_environment().items() if name not in PRIVATE_VARIABLES}
+    )
+
+
+#: Lines ``NAME=VALUE``: what the SPANK plugin put into a step's environment for launchers that don't know of us.
+HANDOFF_VARIABLE = "CDI_HPC_HANDOFF"
+
+
+def without_handoff(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what the SPANK plugin put there: who applies the devices must not do so twice.
+
+    What the user has added to it since stays, and so does a variable that he has changed (as ``native/handoff.c``).
+    """
+    kept = dict(environ)
+    for line in kept.pop(HANDOFF_VARIABLE, "").split("\n"):
+        name, _, ours = line.partition("=")
+        before, found, after = kept.get(name, "").partition(ours or "\0")
+        if not found or (before and before[-1] not in ",:") or (after and after[0] not in ",:"):
+            continue
+        # A list's separator was put behind ours; the user may have put one before it.
+        rest = before + after[1:] if after else before[:-1]
+        if rest:
+            kept[name] = rest
+        else:
+            del kept[name]
+    return kept
 
 
 def restore_signals() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -9,21 +10,23 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Callable, TypeVar
 
-from cdi_hpc import planning, preflight, wire
+from cdi_hpc import allocation, planning, preflight, wire
 from cdi_hpc.cache_key import Caller, Launch, cache_key
 from cdi_hpc.compile import compile_steps, origins
 from cdi_hpc.compose import Composition, compose
-from cdi_hpc.config import Strictness
+from cdi_hpc.config import Configuration, Strictness
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import Image, read_image
-from cdi_hpc.launch import embedded, runner
-from cdi_hpc.lookup import Report
+from cdi_hpc.launch import embedded, handoff, runner
+from cdi_hpc.launch.handoff import HandOver
+from cdi_hpc.lookup import Report, read_registry
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Note, Plan, SetEnv
 from cdi_hpc.plan_cache import PlanCache
-from cdi_hpc.planning import Planned, Wanted, is_this_jobs_alone, plan_devices
+from cdi_hpc.planning import Planned, Wanted, is_this_jobs_alone, load_configuration, plan_devices
 from cdi_hpc.stage import Assembly
+from cdi_hpc.step_devices import read_grant, step_devices
 from cdi_hpc.steps import Step
 from cdi_hpc.witness import ChangedError, Recorder, Witness
 
@@ -77,6 +80,7 @@ def compile_launch(
     *,
     since: float | None = None,
     everybody: bool = False,
+    hand_over: HandOver | None = None,
 ) -> str:
     """Compile a launch into a cache, unless somebody else has done so meanwhile.
 
@@ -87,6 +91,7 @@ def compile_launch(
         report: is told what there is to say about a launch that can't be done. The others say it themselves.
         since: when the launch began, seconds since the epoch; default: now.
         everybody: the plan is root's and for every user.
+        hand_over: says a plan in variables; a launch for ``handoff`` takes one.
 
     Returns:
         The launch's key.
@@ -105,7 +110,9 @@ def compile_launch(
     with cache.compiling(key, time.time() if since is None else since) as done:
         if not done:
             place = cache.image_place() if os.path.isfile(launch.image) else ""
-            records, steps = settled(partial(_translate, launch, environ, place, everybody=everybody), report)
+            records, steps = settled(
+                partial(_translate, launch, environ, place, everybody=everybody, hand_over=hand_over), report
+            )
             compiled = compile_steps(steps)
             cache.write(key, owner, [*records, *compiled.records], compiled.stage)
             cache.collect_if_due(partial(planning.cache_bounds, environ, everybody=everybody))
@@ -137,12 +144,24 @@ def settled(translate_once: Callable[[Messages], T], report: Report) -> T:
 
 
 def _translate(
-    launch: Launch, environ: Mapping[str, str], place: str, messages: Messages, *, everybody: bool
+    launch: Launch,
+    environ: Mapping[str, str],
+    place: str,
+    messages: Messages,
+    *,
+    everybody: bool,
+    hand_over: HandOver | None,
 ) -> tuple[list[wire.Record], Sequence[Step]]:
     recorder = Recorder()
-    image = _read_image(launch.image, place, recorder, messages)
     host = LiveHost(recorder)
-    planned = plan_devices(wanted(launch, everybody=everybody), environ, host, messages, witness=recorder)
+    launch, configuration = _as_given(launch, environ, host, recorder, everybody=everybody)
+    asked = wanted(launch, everybody=everybody)
+    if hand_over is not None:
+        planned = plan_devices(asked, environ, host, messages, witness=recorder, configuration=configuration)
+        records = handoff.records(launch, planned.plan, hand_over(planned.plan.actions), environ, messages)
+        return [*origins(recorder.states()), *messages.records, *records], handoff.STEPS
+    image = _read_image(launch.image, place, recorder, messages)
+    planned = plan_devices(asked, environ, host, messages, witness=recorder, configuration=configuration)
     if is_this_jobs_alone(planned.configuration):
         what = "what can be opened is known only in the job: 'all-means: openable' is configured"
         raise JobsOwnPlanError(Problem("compiled plan", what))
@@ -161,6 +180,28 @@ def _translate(
     env = [wire.Env(f"{action.name}={action.value}") for action in plan.actions if isinstance(action, SetEnv)]
     served = [wire.Squashfs(image.path, image.place, image.offset)] if image.mountable else []
     return [*origins(recorder.states()), *messages.records, *env, *served], steps
+
+
+def _as_given(
+    launch: Launch, environ: Mapping[str, str], host: LiveHost, witness: Witness, *, everybody: bool
+) -> tuple[Launch, Configuration]:
+    """A launch in a step of Slurm's asks for the devices that the step was given; any other for what it says."""
+    configuration = load_configuration(environ, witness, everybody=everybody)
+    if not launch.gres:
+        return launch, configuration
+    registry = read_registry(
+        launch.cdi_dirs, environ, strict=launch.strict, witness=witness, configuration=configuration
+    )
+    grant = read_grant(launch.gres, _gpu_uuids(host))
+    devices = step_devices(launch.devices, grant, configuration, registry, host)
+    # What is meant by a kind is decided: nobody has to ask the device cgroup again, which is not the job's yet.
+    return replace(launch, devices=devices), configuration._replace(all_means="every")
+
+
+def _gpu_uuids(host: LiveHost) -> dict[int, str]:
+    """Of NVIDIA's GPUs, by their minor numbers; none where there is no driver of theirs."""
+    files = sorted(glob.glob(f"{allocation.GPU_DIRECTORY}/*/information"))
+    return allocation.gpu_uuids([host.read(path) or b"" for path in files])
 
 
 def wanted(launch: Launch, *, everybody: bool = False) -> Wanted:

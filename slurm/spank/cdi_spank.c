@@ -8,6 +8,7 @@
 #include "cache.h"
 #include "closed.h"
 #include "compiler.h"
+#include "handoff.h"
 #include "plan.h"
 #include "request.h"
 #include "site.h"
@@ -35,7 +36,6 @@ enum { FAILED_STATUS = 125, LONGEST_LIST = 16384 };
 
 /* Names of variables that were set in an environment which inner steps inherit, with = between them. */
 #define NAMES_VARIABLE "CDI_HPC_ENV_NAMES"
-#define DEVICES_VARIABLE "CDI_HPC_DEVICES"
 #define PLAN_VARIABLE "CDI_HPC_PLAN"
 
 /* One process serves one step, or one command line. */
@@ -46,7 +46,7 @@ static struct {
     bool wanted;       /* this step is to have devices, or to say why not */
     bool is_inherited; /* inner steps inherit its environment: a batch script, an interactive shell */
     struct job job;
-    struct devices devices;
+    struct devices devices; /* as they were asked for */
     char plan[PLAN_MAX_PATH];
     struct step_tree tree;
     struct plan_complaint failure; /* what the tasks will say; empty while all is well */
@@ -221,7 +221,7 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
     return 0;
 }
 
-/* The GPUs of this step on this node. A batch script has all of its job's, and Slurm gives it no other name for them;
+/* The GPUs of this step on this node, "" for none. A batch script has all of its job's, and Slurm gives it no other name for them;
  * in other steps that variable is the batch script's, which ran on another node. */
 static const char *allocated_gpus(spank_t spank, char *list, int size)
 {
@@ -229,7 +229,7 @@ static const char *allocated_gpus(spank_t spank, char *list, int size)
         return list;
     if (step.is_inherited && spank_getenv(spank, "SLURM_JOB_GPUS", list, size) == ESPANK_SUCCESS)
         return list;
-    return NULL;
+    return "";
 }
 
 int slurm_spank_user_init(spank_t spank, int count, char **arguments)
@@ -239,9 +239,17 @@ int slurm_spank_user_init(spank_t spank, int count, char **arguments)
     char list[LONGEST_LIST];
     if (!step.wanted || has_failed())
         return 0;
-    const char *gpus = allocated_gpus(spank, list, sizeof list);
-    if (request_allocate(step.request.devices, &step.site, gpus, &step.devices, &step.failure))
-        find_plan(&step.site, step.job, &step.devices, image_or_host(), step.plan, &step.failure);
+    if (!devices_split(step.request.devices, &step.devices)) {
+        plan_complain(&step.failure, "%s", strerror(ENOMEM));
+        return 0;
+    }
+    struct wish wish = {
+        .devices = step.devices,
+        .gpus = step.site.gpus_are_allocated ? allocated_gpus(spank, list, sizeof list) : NULL,
+        .image = image_or_host(),
+        .is_handoff = mode_of_step() == HANDOFF,
+    };
+    find_plan(&step.site, step.job, &wish, step.plan, &step.failure);
     return 0;
 }
 
@@ -268,14 +276,12 @@ static _Noreturn void fail(spank_t spank, struct plan_complaint *complaint)
     _exit(FAILED_STATUS);
 }
 
-/* A variable of the task, remembered for inner steps if they inherit it. */
+/* A variable of the task, remembered for steps that are started in it and inherit it. */
 static bool set_variable(spank_t spank, const char *name, const char *value)
 {
     char names[LONGEST_LIST];
     if (spank_setenv(spank, name, value, 1) != ESPANK_SUCCESS)
         return false;
-    if (!step.is_inherited)
-        return true;
     if (spank_getenv(spank, NAMES_VARIABLE, names, sizeof names) != ESPANK_SUCCESS)
         names[0] = '\0';
     size_t used = strlen(names);
@@ -283,10 +289,47 @@ static bool set_variable(spank_t spank, const char *name, const char *value)
     return more > 0 && (size_t)more < sizeof names - used && spank_setenv(spank, NAMES_VARIABLE, names, 1) == ESPANK_SUCCESS;
 }
 
+/* A variable's value, or NULL. It is the caller's to free. */
+static char *read_variable(spank_t spank, const char *name)
+{
+    for (int size = 1024; size <= 1 << 20; size *= 4) {
+        char *value = malloc((size_t)size);
+        if (value == NULL)
+            return NULL;
+        spank_err_t error = spank_getenv(spank, name, value, size);
+        if (error == ESPANK_SUCCESS)
+            return value;
+        free(value);
+        if (error != ESPANK_NOSPACE)
+            return NULL;
+    }
+    return NULL;
+}
+
+/* Take back what an outer step's launchers were told. */
+static void forget_outer_handoff(spank_t spank)
+{
+    FREED char *lines = read_variable(spank, HANDOFF_VARIABLE);
+    char *rest = lines;
+    for (char *line; lines != NULL && (line = strsep(&rest, "\n")) != NULL;) {
+        char *ours = strchr(line, '=');
+        if (ours == NULL)
+            continue;
+        *ours++ = '\0';
+        FREED char *value = read_variable(spank, line);
+        if (value != NULL && handoff_remove(value, ours))
+            spank_setenv(spank, line, value, 1);
+        else if (value != NULL)
+            spank_unsetenv(spank, line);
+    }
+    spank_unsetenv(spank, HANDOFF_VARIABLE);
+}
+
 /* What an outer step has set is not this one's. */
 static void forget_outer_step(spank_t spank)
 {
     char names[LONGEST_LIST];
+    forget_outer_handoff(spank);
     if (spank_getenv(spank, NAMES_VARIABLE, names, sizeof names) != ESPANK_SUCCESS)
         return;
     char *rest = names;
@@ -375,12 +418,83 @@ static bool enter_tree(spank_t spank, struct plan_complaint *complaint)
     return good;
 }
 
+/* Variables of launchers ------------------------------------------------------------------------------------------- */
+
+/* What is between the items of a list that is a variable; NUL for a variable that is no list. */
+static char separator_of(const char *name)
+{
+    static const struct {
+        const char *end;
+        char separator;
+    } lists[] = {{"_BIND", ','}, {"_PATH", ':'}};
+    size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (length > strlen(lists[i].end) && strcmp(name + length - strlen(lists[i].end), lists[i].end) == 0)
+            return lists[i].separator;
+    return '\0';
+}
+
+/* Set a launcher's variable; a list of ours goes before the user's. */
+static bool tell_launcher(spank_t spank, const char *name, const char *ours, FILE *lines)
+{
+    FREED char *present = read_variable(spank, name), *joined = NULL;
+    char separator = separator_of(name);
+    if (present != NULL && separator != '\0' && asprintf(&joined, "%s%c%s", ours, separator, present) < 0)
+        return false;
+    return fprintf(lines, "%s=%s\n", name, ours) > 0 &&
+           spank_setenv(spank, name, joined != NULL ? joined : ours, 1) == ESPANK_SUCCESS;
+}
+
+static bool tell_launchers(spank_t spank, const struct plan *plan, FILE *lines)
+{
+    struct plan_record record;
+    for (size_t cursor = 0; plan_next(plan, &cursor, &record);) {
+        if (record.kind != PLAN_ENV && record.kind != PLAN_DEFAULT)
+            continue;
+        size_t length = strcspn(record.field[0], "=");
+        const char *value = record.field[0] + length + 1;
+        FREED char *name = strndup(record.field[0], length);
+        if (name == NULL)
+            return false;
+        FREED char *present = record.kind == PLAN_DEFAULT ? read_variable(spank, name) : NULL;
+        if (present != NULL)
+            continue;
+        /* Those that begin with our name are for our own launchers, who don't take them back. */
+        bool own = strncmp(name, "CDI_HPC_", strlen("CDI_HPC_")) == 0;
+        if (!(own ? set_variable(spank, name, value) : tell_launcher(spank, name, value, lines)))
+            return false;
+    }
+    return true;
+}
+
+/* The plan's variables, and what they were, for whoever takes them back. */
+static bool set_handoff(spank_t spank, const struct plan *plan)
+{
+    FREED char *lines = NULL;
+    size_t size;
+    FILE *stream = open_memstream(&lines, &size);
+    if (stream == NULL)
+        return false;
+    bool good = tell_launchers(spank, plan, stream);
+    if (fclose(stream) != 0 || !good)
+        return false;
+    return size == 0 || spank_setenv(spank, HANDOFF_VARIABLE, lines, 1) == ESPANK_SUCCESS;
+}
+
 static bool hand_over(spank_t spank, struct plan_complaint *complaint)
 {
-    if (set_variable(spank, DEVICES_VARIABLE, step.devices.text) && set_variable(spank, PLAN_VARIABLE, step.plan))
-        return true;
-    plan_complain(complaint, "the step's variables can't be set");
-    return false;
+    struct plan plan = {0};
+    int task = 0;
+    bool good = open_plan(&plan, complaint);
+    spank_get_item(spank, S_TASK_ID, &task);
+    if (good && task == 0)
+        report_warnings(spank, &plan);
+    if (good && !(set_handoff(spank, &plan) && set_variable(spank, PLAN_VARIABLE, step.plan))) {
+        plan_complain(complaint, "the step's variables can't be set");
+        good = false;
+    }
+    plan_free(&plan);
+    return good;
 }
 
 int slurm_spank_task_init(spank_t spank, int count, char **arguments)

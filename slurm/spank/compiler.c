@@ -240,28 +240,40 @@ static void add_site(struct line *line, const struct site *site)
         add(line, "--cdi-dir=", site->cdi_dirs[i]);
 }
 
-static void find_line(struct line *line, const struct site *site, const struct devices *devices, const char *image)
+static void add_grant(struct line *line, const struct wish *wish)
+{
+    if (wish->gpus != NULL)
+        add(line, "--gres=gpu=", wish->gpus);
+}
+
+static void find_line(struct line *line, const struct site *site, const struct wish *wish)
 {
     add(line, site->runner, "");
     add(line, "--print-plan", "");
-    for (size_t i = 0; devices->name[i] != NULL; i++)
-        add(line, "--device=", devices->name[i]);
+    if (wish->is_handoff)
+        add(line, "--handoff", "");
+    add_grant(line, wish);
+    for (size_t i = 0; wish->devices.name[i] != NULL; i++)
+        add(line, "--device=", wish->devices.name[i]);
     add_site(line, site);
     add(line, "--", "");
-    add(line, image, "");
+    add(line, wish->image, "");
     add(line, "--", "");
     add(line, "true", ""); /* the command is not part of a plan, but of a command line */
 }
 
-static void compile_line(struct line *line, const struct site *site, const struct devices *devices, const char *image)
+static void compile_line(struct line *line, const struct site *site, const struct wish *wish)
 {
     add(line, site->compiler, "");
     add(line, "compile", "");
-    add(line, "--image=", image);
+    if (wish->is_handoff)
+        add(line, "--handoff", "");
+    add_grant(line, wish);
+    add(line, "--image=", wish->image);
     add_site(line, site);
     add(line, "--", "");
-    for (size_t i = 0; devices->name[i] != NULL; i++)
-        add(line, devices->name[i], "");
+    for (size_t i = 0; wish->devices.name[i] != NULL; i++)
+        add(line, wish->devices.name[i], "");
 }
 
 /* Nothing of slurmstepd's environment or of the job's. The node's number is for a program of the site's in their place. */
@@ -311,13 +323,13 @@ static bool take_path(const char *program, char *said, char path[PLAN_MAX_PATH],
     return true;
 }
 
-typedef void line_maker(struct line *, const struct site *, const struct devices *, const char *image);
+typedef void line_maker(struct line *, const struct site *, const struct wish *);
 
-static bool ask(line_maker *make, const struct site *site, struct job job, const struct devices *devices,
-                const char *image, struct answer *answer, struct plan_complaint *complaint)
+static bool ask(line_maker *make, const struct site *site, struct job job, const struct wish *wish,
+                struct answer *answer, struct plan_complaint *complaint)
 {
     struct line words = {.count = 0}, environment = {.count = 0};
-    make(&words, site, devices, image);
+    make(&words, site, wish);
     environment_lines(&environment, site, job);
     bool good = !words.overflow && !environment.overflow;
     if (good)
@@ -329,11 +341,11 @@ static bool ask(line_maker *make, const struct site *site, struct job job, const
     return good;
 }
 
-bool find_plan(const struct site *site, struct job job, const struct devices *devices, const char *image,
-               char path[PLAN_MAX_PATH], struct plan_complaint *complaint)
+bool find_plan(const struct site *site, struct job job, const struct wish *wish, char path[PLAN_MAX_PATH],
+               struct plan_complaint *complaint)
 {
     struct answer answer;
-    if (!ask(find_line, site, job, devices, image, &answer, complaint))
+    if (!ask(find_line, site, job, wish, &answer, complaint))
         return false;
     if (WEXITSTATUS(answer.status) == 0)
         return take_path(site->runner, answer.text[STDOUT], path, complaint);
@@ -341,7 +353,7 @@ bool find_plan(const struct site *site, struct job job, const struct devices *de
         take_errors(site->runner, answer.text[STDERR], complaint);
         return false;
     }
-    if (!ask(compile_line, site, job, devices, image, &answer, complaint))
+    if (!ask(compile_line, site, job, wish, &answer, complaint))
         return false;
     if (WEXITSTATUS(answer.status) != 0) {
         take_errors(site->compiler, answer.text[STDERR], complaint);

@@ -7,6 +7,7 @@
 #include "site.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct job {
@@ -15,13 +16,21 @@ struct job {
     uint32_t node; /* number of this node in it */
 };
 
+/* What a plan is wanted for. */
+struct wish {
+    struct devices devices; /* as they are asked for */
+    const char *gpus;       /* which ones Slurm gave to the step, "0,2", "" for none; NULL where it gives out none */
+    const char *image;      /* that the tasks run in; "/" is the machine itself */
+    bool is_handoff;        /* for launchers in the step; else for the tasks themselves */
+};
+
 /* Give the user a directory for his plans below the site's `cache`, if there is one. Called as root: no directory that
  * the user could have made or exchanged is entered. */
 bool make_user_cache(const struct site *site, struct job job, struct plan_complaint *complaint);
 
-/* Path of a fresh plan for devices and an image. May be called with root's ids behind the user's, and with other
+/* Path of a fresh plan. May be called with root's ids behind the user's, and with other
  * threads running; the working directory is the user's. The complaint may have several lines. */
-bool find_plan(const struct site *site, struct job job, const struct devices *devices, const char *image,
-               char path[PLAN_MAX_PATH], struct plan_complaint *complaint);
+bool find_plan(const struct site *site, struct job job, const struct wish *wish, char path[PLAN_MAX_PATH],
+               struct plan_complaint *complaint);
 
 #endif

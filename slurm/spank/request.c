@@ -1,9 +1,7 @@
 #include "request.h"
 
-#include "closed.h"
+#include "site.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,85 +97,15 @@ bool request_is_consistent(const struct request *request, struct plan_complaint 
     return true;
 }
 
-/* Allocation ------------------------------------------------------------------------------------------------------- */
+/* Devices ---------------------------------------------------------------------------------------------------------- */
 
-/* The class that Slurm's GRES of the same name stands for. */
-static const char gpu_class[] = "gpu";
-
-static bool is_allocated_by_slurm(const struct item *item)
-{
-    return item->equals - item->slash - 1 == strlen(gpu_class) &&
-           memcmp(item->text + item->slash + 1, gpu_class, strlen(gpu_class)) == 0;
-}
-
-static bool has_name(const struct item *item, const char *name, size_t length)
-{
-    return item->equals < item->length && item->length - item->equals - 1 == length &&
-           memcmp(item->text + item->equals + 1, name, length) == 0;
-}
-
-static bool wants_all(const struct item *item)
-{
-    return item->equals == item->length || has_name(item, "all", strlen("all"));
-}
-
-static bool are_numbers(const char *gpus)
-{
-    return gpus[0] != '\0' && gpus[strspn(gpus, "0123456789,")] == '\0' && gpus[0] != ',' &&
-           strstr(gpus, ",,") == NULL && gpus[strlen(gpus) - 1] != ',';
-}
-
-/* What an item means where Slurm allocates; written to `out`, at the end a comma. */
-static bool write_allocated(FILE *out, const struct item *item, const char *gpus, struct plan_complaint *complaint)
-{
-    const char *gpu;
-    size_t length;
-    bool found = false;
-    for (const char *list = gpus; next_item(&list, &gpu, &length);) {
-        if (!wants_all(item) && !has_name(item, gpu, length))
-            continue;
-        fprintf(out, "%.*s=%.*s,", (int)item->equals, item->text, (int)length, gpu);
-        found = true;
-    }
-    if (!found)
-        plan_complain(complaint, "device '%.*s': it was not allocated to this step, which has %.*s=%s (ask for %.*s, what "
-                      "was allocated)", (int)item->length, item->text, (int)item->equals, item->text, gpus,
-                      (int)item->equals, item->text);
-    return found;
-}
-
-static bool write_item(FILE *out, const struct item *item, const struct site *site, const char *gpus,
-                       struct plan_complaint *complaint)
-{
-    bool allocated = is_allocated_by_slurm(item);
-    if (allocated && site->gpus_are_allocated) {
-        if (gpus != NULL && gpus[0] != '\0' && are_numbers(gpus))
-            return write_allocated(out, item, gpus, complaint);
-        if (gpus == NULL || gpus[0] == '\0')
-            plan_complain(complaint, "device '%.*s': this step has no GPUs allocated (ask for some: --gres=gpu:1, "
-                          "--gpus-per-task=1)", (int)item->length, item->text);
-        else
-            plan_complain(complaint, "device '%.*s': Slurm names this step's GPUs '%.128s', and not by numbers",
-                          (int)item->length, item->text, gpus);
-        return false;
-    }
-    if (!allocated && !site->others_are_allowed) {
-        plan_complain(complaint, "device '%.*s': this site gives out GPUs only (others=refuse in plugstack.conf)",
-                      (int)item->length, item->text);
-        return false;
-    }
-    fprintf(out, "%.*s,", (int)item->length, item->text);
-    return true;
-}
-
-/* Point at each name of the list; commas in `memory` become ends of strings. */
-static bool split(struct devices *devices)
+bool devices_split(const char *requested, struct devices *devices)
 {
     size_t count = 1;
-    for (const char *c = devices->memory; *c != '\0'; c++)
+    for (const char *c = requested; *c != '\0'; c++)
         count += *c == ',';
-    devices->name = calloc(count + 1, sizeof *devices->name);
-    if (devices->name == NULL)
+    *devices = (struct devices){.memory = strdup(requested), .name = calloc(count + 1, sizeof *devices->name)};
+    if (devices->memory == NULL || devices->name == NULL)
         return false;
     char *rest = devices->memory;
     for (size_t i = 0; i < count; i++)
@@ -185,34 +113,8 @@ static bool split(struct devices *devices)
     return true;
 }
 
-bool request_allocate(const char *requested, const struct site *site, const char *gpus, struct devices *devices,
-                      struct plan_complaint *complaint)
-{
-    FREED char *written = NULL;
-    size_t size = 0, length;
-    const char *text;
-    struct item item;
-    bool good = true;
-    FILE *out = open_memstream(&written, &size);
-    if (out == NULL)
-        return plan_complain(complaint, "%s", strerror(errno)), false;
-    for (const char *list = requested; good && next_item(&list, &text, &length);)
-        good = read_item(text, length, &item) && write_item(out, &item, site, gpus, complaint);
-    if (fclose(out) != 0)
-        return plan_complain(complaint, "%s", strerror(errno)), false;
-    if (!good || size == 0)
-        return false;
-    written[size - 1] = '\0'; /* the last comma */
-    *devices = (struct devices){.text = strdup(written), .memory = strdup(written)};
-    if (devices->text != NULL && devices->memory != NULL && split(devices))
-        return true;
-    plan_complain(complaint, "%s", strerror(ENOMEM));
-    return false;
-}
-
 void devices_free(struct devices *devices)
 {
-    free(devices->text);
     free(devices->name);
     free(devices->memory);
     *devices = (struct devices){0};

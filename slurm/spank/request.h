@@ -1,9 +1,8 @@
-/* What a job asks for, and which devices that means: text in, text out. */
+/* What a job asks for: text in, text out. */
 #ifndef CDI_SPANK_REQUEST_H
 #define CDI_SPANK_REQUEST_H
 
 #include "plan.h"
-#include "site.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,19 +23,15 @@ bool request_devices_are_valid(const char *devices, struct plan_complaint *compl
 /* Whether the options go together, each by itself being valid. */
 bool request_is_consistent(const struct request *request, struct plan_complaint *complaint);
 
-/* Devices by their names, each VENDOR/CLASS or VENDOR/CLASS=NAME. */
+/* What is asked for, one by one: VENDOR/CLASS or VENDOR/CLASS=NAME each. Which devices that means is the compiler's to
+ * find out, who knows the specs and the site's configuration (cdi_hpc/step_devices.py). */
 struct devices {
-    char *text;  /* all of them, with commas */
-    char **name; /* each of them, NULL at the end */
+    char **name; /* NULL at the end */
     char *memory;
 };
 
-/* The devices that a request means for a step.
- *
- * `gpus` is what Slurm gave to the step on this node, "0,1", or NULL for none. Where the site has GPUs as GRES, the
- * class `gpu` is what was given, by number, and nothing else. False with a complaint for what the step can't have. */
-bool request_allocate(const char *requested, const struct site *site, const char *gpus, struct devices *devices,
-                      struct plan_complaint *complaint);
+/* Split a valid value of --cdi; false where there is no memory. */
+bool devices_split(const char *requested, struct devices *devices);
 
 void devices_free(struct devices *devices);
 

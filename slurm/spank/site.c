@@ -48,8 +48,6 @@ static bool read_argument(struct site *site, const char *name, size_t length, co
         return read_mode(value, &site->mode);
     if (IS("gpus"))
         return read_choice(value, "allocated", "shared", &site->gpus_are_allocated);
-    if (IS("others"))
-        return read_choice(value, "allow", "refuse", &site->others_are_allowed);
     if (IS("timeout"))
         return read_seconds(value, &site->timeout);
 #undef IS
@@ -64,7 +62,6 @@ bool site_read(struct site *site, int count, char **arguments, struct plan_compl
         .runner = "/usr/bin/cdi-hpc-run",
         .mode = HANDOFF,
         .gpus_are_allocated = true,
-        .others_are_allowed = true,
         .timeout = 20,
     };
     for (int i = 0; i < count; i++) {

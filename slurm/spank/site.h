@@ -22,7 +22,6 @@ struct site {
     size_t cdi_dir_count;
     enum mode mode;
     bool gpus_are_allocated; /* Slurm gives GPUs to jobs (GRES) */
-    bool others_are_allowed; /* kinds that Slurm does not give to jobs may be asked for */
     int timeout;             /* seconds that the compiler may take */
 };
 

@@ -27,13 +27,16 @@ LAUNCHES = st.builds(
     stage=st.sampled_from(["auto", "overlay", "underlay"]),
     strict=st.booleans(),
     unknown_hooks=st.sampled_from(["warn", "fail"]),
+    launcher=st.sampled_from(["embedded", "handoff"]),
+    gres=st.lists(ARGUMENTS | st.just("gpu=0,1"), max_size=2).map(tuple),
     preflight=st.sampled_from(["auto", "fail", "warn", "off"]),
 )
 SPEC_PATHS = st.none() | st.lists(DIRECTORIES, max_size=3).map(":".join)
 
 
 def words_of(launch: Launch) -> list[str]:
-    words = [f"--device={device}" for device in launch.devices]
+    words = ["--handoff"] * (launch.launcher == "handoff") + [f"--gres={gres}" for gres in launch.gres]
+    words += [f"--device={device}" for device in launch.devices]
     words += [word for directory in launch.cdi_dirs for word in ("--cdi-dir", directory)]
     words += [f"--bind={bind}" for bind in launch.binds]
     words += (

@@ -1,8 +1,8 @@
-/* The plugin's grammar and allocation as a program: argv in, a line out. Built with sanitizers.
+/* The plugin's grammar as a program: argv in, a line out. Built with sanitizers.
  *
  *   request_main site ARGUMENT...               the first argument that is wrong
  *   request_main valid DEVICES                  why these can't be a value of --cdi
- *   request_main devices GPUS|- ARGUMENTS... -- DEVICES    the devices of a step that was given these GPUs
+ *   request_main split DEVICES                  each of them
  *
  * Exits with 0 and what was asked for, or with 1 and the complaint. */
 #include "request.h"
@@ -20,19 +20,15 @@ static int answer(bool good, const char *text, const struct plan_complaint *comp
     return good ? 0 : 1;
 }
 
-static int answer_devices(int count, char **words)
+static int split(const char *requested)
 {
-    struct site site;
-    struct devices devices = {0};
-    struct plan_complaint complaint = {""};
-    const char *gpus = strcmp(words[0], "-") == 0 ? NULL : words[0];
-    bool good = site_read(&site, count - 3, words + 1, &complaint) &&
-                request_allocate(words[count - 1], &site, gpus, &devices, &complaint);
-    int status = answer(good, devices.text, &complaint);
-    for (size_t i = 0; good && devices.name[i] != NULL; i++)
+    struct devices devices;
+    if (!devices_split(requested, &devices))
+        return 2;
+    for (size_t i = 0; devices.name[i] != NULL; i++)
         puts(devices.name[i]);
     devices_free(&devices);
-    return status;
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -43,7 +39,7 @@ int main(int argc, char **argv)
         return answer(site_read(&site, argc - 2, argv + 2, &complaint), "", &complaint);
     if (argc == 3 && strcmp(argv[1], "valid") == 0)
         return answer(request_devices_are_valid(argv[2], &complaint), "", &complaint);
-    if (argc >= 5 && strcmp(argv[1], "devices") == 0)
-        return answer_devices(argc - 2, argv + 2);
+    if (argc == 3 && strcmp(argv[1], "split") == 0)
+        return split(argv[2]);
     return 2;
 }

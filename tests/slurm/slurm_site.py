@@ -68,7 +68,8 @@ class Site:
 
     def environment(self) -> dict[str, str]:
         home = str(self.top / "home")
-        return {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "SLURM_CONF": str(self.lab / "etc/slurm.conf")}
+        user = {"USER": self.user.pw_name}  # ch-run wants it
+        return {**user, "PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "SLURM_CONF": str(self.lab / "etc/slurm.conf")}
 
     def as_user(self) -> list[str]:
         if os.geteuid() != 0:

@@ -77,7 +77,7 @@ def test_a_fault_of_one_node_of_two(site):
         f'#!/bin/sh\n[ "$SLURM_NODEID" = 0 ] || set -- "$@" example.org/broken=1\nexec {site.compiler} "$@"\n'
     )
     runner = site.program("#!/bin/sh\nexit 1\n")
-    site.configure(cdi_hpc=other, cdi_hpc_run=runner)
+    site.configure(cdi_hpc=other, cdi_hpc_run=runner, gpus="shared")
     done = site.srun("-N2", "-n2", "--kill-on-bad-exit", TWO, GPUS, "sleep", "20")
     assert done.returncode != 0
     assert [line.partition(",")[0] for line in errors(done)] == [

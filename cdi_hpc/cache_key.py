@@ -248,5 +248,5 @@ def may_be_relative_file(device: str) -> bool:
 
     Asked of the text alone, and rather yes than no: one key too many costs one compilation, one too few a wrong plan.
     """
-    like_a_file = any(mark in device for mark in ("./", ".json", ".yaml"))
+    like_a_file = any(mark in device for mark in ("./", ".json", ".yaml", ".lock"))
     return like_a_file and (not device.startswith("/") or "," in device)

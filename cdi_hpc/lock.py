@@ -18,6 +18,7 @@ from typing import Any
 from cdi_hpc.encode import resolved_to_json
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.model import ResolvedEdits
+from cdi_hpc.request import LOCK_SUFFIX
 from cdi_hpc.witness import Witness
 
 VERSION = 1
@@ -62,6 +63,11 @@ class Lock:
             "specs": dict(self.specs),
             "edits": dict(self.edits),
         }
+
+
+def is_lock_file(wanted: str) -> bool:
+    """Whether a part of a request names a lock file: by its ending, which no device's name has."""
+    return wanted.endswith(LOCK_SUFFIX) and "=" not in wanted
 
 
 def make_lock(request: Sequence[str], edits: ResolvedEdits, witness: Witness | None = None) -> Lock:
@@ -142,6 +148,26 @@ def _schema_problems(value: Any, path: str) -> Iterator[Problem]:
         at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
         message = error.message if len(error.message) <= 200 else f"{error.message[:199]}…"  # noqa: PLR2004 - a line
         yield Problem(f"{path}: {at.lstrip('.')}" if at else path, message, "make it again with cdi-hpc lock")
+
+
+def require_same(locked: Mapping[str, Lock], edits: ResolvedEdits, witness: Witness | None = None) -> None:
+    """Stop a launch that is not the one that was locked.
+
+    Args:
+        locked: lock file -> what it holds.
+        edits: of the launch.
+        witness: is told of what is looked at.
+
+    Raises:
+        CdiError: with what differs.
+
+    """
+    if not locked:
+        return
+    now = make_lock((), edits, witness)
+    problems = [problem for path, lock in locked.items() for problem in differences(lock, now, path)]
+    if problems:
+        raise CdiError(problems)
 
 
 def differences(locked: Lock, now: Lock, path: str) -> list[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cdi_hpc import config, edits, request
 from cdi_hpc.config import Configuration
@@ -20,6 +20,9 @@ from cdi_hpc.registry import (
     spec_directories,
 )
 from cdi_hpc.witness import Witness
+
+if TYPE_CHECKING:
+    from cdi_hpc.lock import Lock
 
 
 class Report(Protocol):
@@ -87,7 +90,17 @@ def resolve_devices(
     host: Host | None = None,
     visible: Sequence[str] = (),
 ) -> ResolvedEdits:
-    """The merged edits of a request; arguments and errors are those of :func:`find_devices`."""
+    """The merged edits of a request; arguments and errors are those of :func:`find_devices`.
+
+    A lock file among the devices stands for those that were locked.
+
+    Raises:
+        CdiError: the edits are not those that were locked, too.
+
+    """
+    locks: dict[str, Lock] = {}
+    if any(request.LOCK_SUFFIX in device for device in devices):
+        devices, locks = _without_locks(devices, witness)
     found = find_devices(
         devices,
         cdi_dirs,
@@ -99,7 +112,21 @@ def resolve_devices(
         host=host,
         visible=visible,
     )
-    return edits.merge(found)
+    merged = edits.merge(found)
+    if locks:
+        from cdi_hpc import lock
+
+        lock.require_same(locks, merged, witness)
+    return merged
+
+
+def _without_locks(devices: Sequence[str], witness: Witness | None) -> tuple[tuple[str, ...], dict[str, Lock]]:
+    """A request with the devices of its lock files in their place, and those files with what they hold."""
+    from cdi_hpc import lock
+
+    words = [part.strip() for device in devices for part in device.split(",")]
+    locks = {part: lock.read_lock(part, witness) for part in words if lock.is_lock_file(part)}
+    return tuple(device for part in words for device in (locks[part].request if part in locks else (part,))), locks
 
 
 def find_devices(

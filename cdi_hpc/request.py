@@ -19,6 +19,9 @@ from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.registry import ENVIRONMENT_VARIABLE, RegisteredDevice, Registry, load_spec
 from cdi_hpc.witness import Witness
 
+#: How the name of a lock file ends (:mod:`cdi_hpc.lock`), which stands for the devices in it.
+LOCK_SUFFIX = ".lock"
+
 #: The device name that stands for the whole kind where no device has it.
 ALL = "all"
 

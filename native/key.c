@@ -97,11 +97,12 @@ static bool is_relative(const char *path)
     return path[0] != '/';
 }
 
-/* A file can only be meant by a path that begins with "/", "./" or "../" or ends in ".json" or ".yaml", and a device
- * may be a comma list of several. */
+/* A file can only be meant by a path that begins with "/", "./" or "../" or ends in ".json", ".yaml" or ".lock", and a
+ * device may be a comma list of several. */
 static bool may_be_relative_file(const char *device)
 {
-    bool like_a_file = strstr(device, "./") != NULL || strstr(device, ".json") != NULL || strstr(device, ".yaml") != NULL;
+    bool like_a_file = strstr(device, "./") != NULL || strstr(device, ".json") != NULL ||
+                       strstr(device, ".yaml") != NULL || strstr(device, ".lock") != NULL;
     return like_a_file && (is_relative(device) || strchr(device, ',') != NULL);
 }
 

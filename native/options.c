@@ -12,6 +12,7 @@ static const struct option {
     bool takes_value;
 } known[] = {
     {"device", 'd', DEVICE, true},
+    {"lock", '\0', DEVICE, true}, /* a lock file is a request for the devices in it */
     {"cdi-dir", '\0', CDI_DIR, true},
     {"bind", '\0', BIND, true},
     {"env", '\0', ENV, true},

@@ -21,7 +21,7 @@ _HIDDEN = (
 #: Ours. Where ch-run has an option of the same name (0.43 and later), it is used as ch-run has it.
 _OURS = (
     Option(("-d", "--cdi"), "optional", "device"),
-    Option(("--device",), "required", "device"),
+    Option(("--device", "--lock"), "required", "device"),
     Option(("--cdi-dirs",), "required", "cdi-dirs"),
 )
 
@@ -63,6 +63,8 @@ cdi-hpc adds, or means by them:
                              none is given (repeatable)
       --cdi-dirs=DIRS        director(y|ies) containing CDI specs
       --device=DEVICE        same as --cdi=DEVICE
+      --lock=FILE            the devices of a lock file (cdi-hpc lock), if they
+                             still mean the same
 """
 
 

@@ -12,7 +12,7 @@ SUBCOMMANDS = (("exec",), ("run",), ("shell",), ("test",), ("instance", "start")
 
 #: Ours, in every one of these. ``--device`` and ``--cdi-dirs`` are spelled as Apptainer 1.5 and SingularityCE 4 do.
 OURS = (
-    Option(("--device",), "required", "device"),
+    Option(("--device", "--lock"), "required", "device"),
     Option(("--cdi",), "optional", "device"),
     Option(("--cdi-dirs",), "required", "cdi-dirs"),
 )
@@ -21,6 +21,7 @@ HELP = """\
 Devices (Container Device Interface, by cdi-hpc):
       --device string[,string...]     add a CDI device, for example nvidia.com/gpu=0; may be repeated
       --cdi[=string]                  the same; without a value, all devices of every known kind
+      --lock string                   the devices of a lock file (cdi-hpc lock), if they still mean the same
       --cdi-dirs string[,string...]   look for CDI specs in these directories
 """
 

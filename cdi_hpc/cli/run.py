@@ -31,6 +31,13 @@ from cdi_hpc.witness import ChangedError
     metavar="DEVICE",
     help=f"A device to add (repeatable). Without any: those of {DEVICES_VARIABLE}.",
 )
+@click.option(
+    "--lock",
+    "devices",
+    multiple=True,
+    metavar="FILE",
+    help="The devices of a lock file (cdi-hpc lock), if they still mean the same. --device FILE.lock is the same.",
+)
 @click.option("--bind", "binds", multiple=True, metavar="SRC[:DST[:ro]]", help="Show a host path in the container.")
 @click.option(
     "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep yours; it wins over a spec's."

@@ -138,3 +138,52 @@ _EDITS = st.fixed_dictionaries(
 def test_there_are_differences_if_and_only_if_the_edits_differ(before, after) -> None:
     assert bool(differences(lock(edits=before), lock(edits=after), "l")) == (before != after)
     assert differences(lock(edits=before), lock(edits=before), "l") == []
+
+
+# Launches -------------------------------------------------------------------------------------------------------------
+
+RUNNER = Path(__file__).parents[2] / "native/build/cdi-hpc-run"
+
+
+@pytest.fixture(params=["python", "native", "exec"])
+def launch(request, lab, spec) -> Callable[..., subprocess.CompletedProcess]:
+    """A launch with a lock file, by each way of ours and by a launcher."""
+    image = lab.image("debian-root")
+    front = lab.run(["sh", "-c", "command -v cdi-hpc"]).stdout.strip()
+    ways = {
+        "python": (["cdi-hpc", "run", "--runner=python", "--cdi-dir", spec.parent], []),
+        "native": ([RUNNER, "--cdi-dir", spec.parent], []),
+        "exec": (["cdi-hpc", "exec", "ch-run", f"--cdi-dirs={spec.parent}"], ["--"]),
+    }
+    before, after = ways[request.param]
+    env = {"CDI_HPC_PYTHON_FRONT": front}
+    return lambda *options, **kept: lab.run([*before, *options, image, *after, "printenv", "A"], env=env, **kept)
+
+
+def test_a_launch_with_a_lock_file_has_its_devices(launch, job) -> None:
+    for _ in range(2):  # the second one may have a plan
+        done = launch("--lock", job)
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_a_launch_that_would_differ_is_stopped_and_one_with_more_devices_differs(launch, job, spec) -> None:
+    assert launch("--lock", job).returncode == 0
+    write(spec, {"env": ["A=2"], "deviceNodes": [{"path": "/dev/null"}]})
+    done = launch("--lock", job)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert f'{job}: env: not locked: "A=2"' in done.stderr
+    write(spec, {"env": ["A=1"], "deviceNodes": [{"path": "/dev/null"}]})
+    assert launch("--lock", job).returncode == 0
+    other = spec.with_name("other.yaml")
+    other.write_text(spec.read_text().replace("lab.example/thing", "lab.example/other"))
+    assert launch("--lock", job, "--device", "lab.example/other=one").returncode == 125
+
+
+def test_another_lock_file_of_the_same_relative_name_is_another_launch(launch, job, spec, tmp_path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for directory in (here, there):
+        directory.mkdir()
+    (here / "job.lock").write_text(job.read_text())
+    assert launch("--lock", "job.lock", cwd=here).returncode == 0
+    done = launch("--lock", "job.lock", cwd=there)
+    assert (done.returncode, "job.lock: No such file" in done.stderr) == (125, True)

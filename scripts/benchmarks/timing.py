@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -90,11 +91,15 @@ def keep_bytecode(scratch: str) -> None:
 
 
 def take_turns(rows: Sequence[Row], runs: int) -> None:
-    """Run all of them so often, after one warm-up: a slow moment of the machine hits all of them."""
+    """Run all of them so often, after one warm-up: a slow moment of the machine hits all of them.
+
+    Each round has another order, for what runs after a big program finds the processor's caches full of that.
+    """
+    shuffled = random.Random(0)  # noqa: S311 - an order, not a secret
     for number in range(-1, runs):
         if sys.stderr.isatty():
             sys.stderr.write(f"\rrun {max(number + 1, 0)} of {runs} ")
-        for row in rows:
+        for row in shuffled.sample(rows, len(rows)):
             row.run()
             if number < 0:
                 row.seconds.clear()

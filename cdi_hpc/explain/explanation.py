@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cdi_hpc.config import Configuration
 from cdi_hpc.edits import merge
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.explain import own, through
@@ -41,7 +42,13 @@ def launchers() -> tuple[str, ...]:
     return (first, *through.names(), *rest)
 
 
-def explain(wanted: Wanted, environ: Mapping[str, str], host: Host, report: Report) -> Explanation:
+def explain(
+    wanted: Wanted,
+    environ: Mapping[str, str],
+    host: Host,
+    report: Report,
+    configuration: Configuration | None = None,
+) -> Explanation:
     """What becomes of every edit of a request on each launcher.
 
     Args:
@@ -49,12 +56,14 @@ def explain(wanted: Wanted, environ: Mapping[str, str], host: Host, report: Repo
         environ: the environment.
         host: the machine.
         report: is told of what is unusual about the spec files.
+        configuration: default: that of this process.
 
     Raises:
         CdiError: something can't be resolved, the configuration is wrong, or there is no such image.
 
     """
-    configuration = load_configuration(environ)
+    if configuration is None:
+        configuration = load_configuration(environ)
     devices = find_devices(
         wanted.devices,
         wanted.cdi_dirs,

@@ -44,14 +44,15 @@ static bool agree(const char *word, const char *known)
     return strncmp(word, known, length < strlen(known) ? length : strlen(known)) == 0;
 }
 
-/* Whether a word may be an option of ours, or may ask for help: --cdi, --cdi-dirs, --dev, -d, -vd0, -?. Rather yes than
- * no, since it only decides whether the launcher's option table is looked at. */
+/* Whether a word may be an option of ours, or may ask for help: --cdi, --cdi-dirs, --dev, --lock, -d, -vd0, -?. Rather
+ * yes than no, since it only decides whether the launcher's option table is looked at. */
 static bool may_be_ours(const char *word)
 {
     if (word[0] != '-')
         return false;
     if (word[1] == '-')
-        return word[2] != '\0' && (agree(word + 2, "cdi") || agree(word + 2, "device") || agree(word + 2, "help"));
+        return word[2] != '\0' && (agree(word + 2, "cdi") || agree(word + 2, "device") || agree(word + 2, "lock") ||
+                                   agree(word + 2, "help"));
     return strpbrk(word + 1, "dh?") != NULL;
 }
 

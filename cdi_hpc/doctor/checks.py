@@ -116,6 +116,7 @@ def all_checks() -> tuple[Check, ...]:
         Check("yaml-loader", "programs", programs.yaml_loader),
         Check("plan-cache", "places", places.plan_cache),
         Check("temporary-directory", "places", places.temporary_directory),
+        Check("configuration", "places", specs.configuration),
         Check("spec-files", "specs", specs.files),
         Check("spec-modes", "specs", specs.modes),
         Check("conflicts", "specs", specs.conflicts),

@@ -8,15 +8,15 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 
-from cdi_hpc import edits
+from cdi_hpc import config, planning
 from cdi_hpc import request as requests
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
+from cdi_hpc.lookup import directories
 from cdi_hpc.model import ContainerEdits, Spec
 from cdi_hpc.plan import Plan, Unsupported
-from cdi_hpc.registry import LoadedSpec, Registry, load_registry, spec_directories, spec_files
-from cdi_hpc.translate import translate
+from cdi_hpc.registry import LoadedSpec, Registry, SpecDirectory, load_registry, spec_directories, spec_files
 
 _NVIDIA = "nvidia.com/gpu"
 _DRIVER_VERSION = "/proc/driver/nvidia/version"
@@ -24,6 +24,13 @@ _AGAIN = "generate the spec again (nvidia-ctk cdi generate, or cdi-hpc generate)
 
 #: Nodes that CUDA needs and that are missing in a spec that was made too early; the host makes them at first use.
 _LATE_NODES = ("/dev/nvidia-uvm", "/dev/nvidiactl")
+
+
+def configuration(question: Question) -> Iterator[Finding]:
+    """Whether the site's configuration and the user's can be read."""
+    loaded = config.load(question.variables, os.geteuid())
+    named = ", ".join(str(file) for file in loaded.files) or "none, which is fine"
+    yield Finding("ok", f"configuration files: {named}")
 
 
 def files(question: Question) -> Iterator[Finding]:
@@ -122,14 +129,24 @@ def plan_for(question: Question) -> Plan | None:
     wanted = question.devices or registry.kinds()
     if not wanted:
         return None
+    launch = planning.Wanted("embedded", tuple(wanted), question.cdi_dirs)
     try:
-        resolution = requests.resolve(wanted, registry)
+        return planning.plan_devices(launch, question.variables, LiveHost(), _Silent()).plan
     except CdiError:
         if question.devices:
             raise
         # Kinds that nobody asked for: what is wrong with them was said of their files.
         return None
-    return translate(edits.merge(resolution.devices), LiveHost())
+
+
+class _Silent:
+    """What is unusual about files is said by the checks of files."""
+
+    def warn(self, text: object) -> None:
+        """Say nothing."""
+
+    def note(self, text: object) -> None:
+        """Say nothing."""
 
 
 def _of_lack(lack: Unsupported) -> Finding:
@@ -137,12 +154,20 @@ def _of_lack(lack: Unsupported) -> Finding:
     return Finding("problem" if lack.fatal else "warning", f"{lack.origin}: {lack.edit}: {what}", fix)
 
 
+def _directories(question: Question) -> tuple[SpecDirectory, ...]:
+    try:
+        configured = planning.load_configuration(question.variables)
+    except CdiError:  # ``configuration`` says it
+        return spec_directories(question.variables, question.cdi_dirs)
+    return directories(question.cdi_dirs, question.variables, configured)
+
+
 def _registry(question: Question) -> Registry:
-    return load_registry(spec_directories(question.variables, question.cdi_dirs))
+    return load_registry(_directories(question))
 
 
 def _paths(question: Question) -> Iterator[str]:
-    for directory in spec_directories(question.variables, question.cdi_dirs):
+    for directory in _directories(question):
         if os.path.isdir(directory.path):
             yield directory.path
         try:

@@ -179,6 +179,16 @@ def test_without_user_namespaces_the_setting_that_forbids_them_is_named(lab) -> 
     )
 
 
+def test_a_configuration_that_is_wrong_is_a_problem_and_the_rest_is_looked_at(doctor, tmp_path) -> None:
+    (tmp_path / "cdi-hpc").mkdir()
+    (tmp_path / "cdi-hpc" / "config.yaml").write_text("no-such-key: 1\n")
+    findings = doctor(env={"XDG_CONFIG_HOME": str(tmp_path)})
+    (row,) = findings["configuration"]
+    assert (findings["status"], row["status"]) == (1, "problem")
+    assert f"{tmp_path}/cdi-hpc/config.yaml:1" in row["finding"]
+    assert findings["spec-files"][0]["status"] == "ok"
+
+
 def test_people_get_a_table_and_a_count(lab) -> None:
     done = lab.run(["cdi-hpc", "doctor"])
     lines = done.stdout.splitlines()

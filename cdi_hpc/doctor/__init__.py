@@ -6,4 +6,5 @@ programs.py  the native runner, launchers, drop-ins, tools
 places.py    directories that we use
 specs.py     spec files, the devices of a request, access to them
 images.py    an image, and what a plan finds in it
+slurm.py     Slurm's plugin, what its GRES mean, what a step was given
 """

@@ -102,7 +102,7 @@ def examine(checks: tuple[Check, ...], question: Question, *, slurm: bool = Fals
 
 def all_checks() -> tuple[Check, ...]:
     """Every check, in the order in which a launch would meet what it looks at."""
-    from cdi_hpc.doctor import images, kernel, places, programs, specs
+    from cdi_hpc.doctor import images, kernel, places, programs, slurm, specs
 
     return (
         Check("user-namespaces", "kernel", kernel.user_namespaces),
@@ -127,4 +127,10 @@ def all_checks() -> tuple[Check, ...]:
         Check("image", "image", images.readable, wants="image"),
         Check("image-layers", "image", images.layers, wants="image"),
         Check("image-libraries", "image", images.libraries, wants="image"),
+        Check("slurm-release", "slurm", slurm.release, wants="slurm"),
+        Check("slurm-plugin", "slurm", slurm.plugin, wants="slurm"),
+        Check("slurm-arguments", "slurm", slurm.arguments, wants="slurm"),
+        Check("slurm-gres", "slurm", slurm.gres, wants="slurm"),
+        Check("slurm-constrained", "slurm", slurm.constrained, wants="slurm"),
+        Check("slurm-step", "slurm", slurm.step, wants="slurm"),
     )

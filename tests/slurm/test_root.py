@@ -26,12 +26,23 @@ def traced(site: Site, *words: str) -> list[str]:
     trace, daemon = site.top / "trace", slurmd_of(site)
     argv = ["strace", "-f", "-qq", "-s", "500", "-e", f"trace={CALLS}", "-o", str(trace), "-p", str(daemon)]
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as tracer:
-        status = Path(f"/proc/{daemon}/status")
-        assert wait_until(lambda: f"TracerPid:\t{tracer.pid}\n" in status.read_text())
-        done = site.srun("-w", "n1", "-n2", "--gres=gpu:2", "--cdi=nvidia.com/gpu", *words, "true")
-        assert done.returncode == 0, done.stderr
-        tracer.send_signal(signal.SIGINT)
+        try:
+            status = Path(f"/proc/{daemon}/status")
+            assert wait_until(lambda: f"TracerPid:\t{tracer.pid}\n" in status.read_text())
+            done = site.srun("-w", "n1", "-n2", "--gres=gpu:2", "--cdi=nvidia.com/gpu", *words, "true")
+            assert done.returncode == 0, done.stderr
+        finally:
+            end(tracer)
     return trace.read_text(errors="replace").splitlines()
+
+
+def end(tracer: subprocess.Popen) -> None:
+    """Let it detach; it may wait for a thread of a process that is gone, for ever."""
+    tracer.send_signal(signal.SIGINT)
+    try:
+        tracer.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        tracer.kill()
 
 
 def with_effective_user(lines: list[str]) -> Iterator[tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from cdi_hpc.cli import completion
 
         completion.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed with the bytes that it has
     running = next((word for word in arguments if not word.startswith("-")), "") in _LAUNCHING
     try:
         status = cdi_hpc.main(arguments, prog_name="cdi-hpc", standalone_mode=False)
@@ -67,7 +70,7 @@ def hand_over(arguments: Sequence[str]) -> None:
     Returns where it is not installed, where it is the one that executed us, and where ``--runner`` may be among the
     options: ``run`` itself looks closer.
     """
-    if arguments[:1] == ["exec"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+    if arguments[:1] == ["exec"] and len(arguments) > 1 and arguments[1] and not arguments[1].startswith("-"):
         _hand_over_exec(arguments[1], arguments[2:])
     if arguments[:1] != ["run"] or RUNNER_VARIABLE in os.environ:
         return

@@ -48,6 +48,8 @@ def command(name: str, words: tuple[str, ...], verbose: int, quiet: int, runner:
     is the launcher and nothing else. Streams and exit status are the launcher's; 125 means that cdi-hpc failed, 127
     that there is no such launcher. LAUNCHER is looked up on the PATH, or is a path.
     """  # noqa: D301 - click wants the control character
+    if not name:
+        raise click.UsageError("LAUNCHER is empty.")
     reporter = Reporter(verbose + quiet or _wanted_verbosity())
     if runner == "native" or (runner == "auto" and RUNNER_VARIABLE not in os.environ and not compile_and_run):
         _become_native(runner, name, words, reporter)

@@ -23,7 +23,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
     cells = [[printable(cell) for cell in row] for row in rows]
     if not cells:
         if empty:
-            sys.stdout.write(f"{empty}\n")
+            sys.stdout.write(f"{printable(empty)}\n")
     elif sys.stdout.isatty():
         _print_fitted(columns, cells)
     else:

@@ -77,7 +77,7 @@ def command(directory: str, launchers: tuple[str, ...], output_format: str, verb
     reporter = Reporter(verbose + quiet)
     top = _directory(directory)
     drop_ins = [_drop_in(top, name, reporter) for name in dict.fromkeys(launchers or backends.commands())]
-    modulefiles = {f"{top}/{MODULEFILES}/{name}": text for name, text in _modulefiles(top)}
+    modulefiles = {f"{top}/{MODULEFILES}/{name}": text for name, text in modulefiles_for(top)}
     _refuse_foreign(top, drop_ins, modulefiles)
     runner = find_runner(os.environ)
     front = _front()
@@ -183,7 +183,7 @@ def _new_name(path: str) -> str:
 # Modulefiles ----------------------------------------------------------------------------------------------------------
 
 
-def _modulefiles(top: str) -> Iterator[tuple[str, str]]:
+def modulefiles_for(top: str) -> Iterator[tuple[str, str]]:
     """Names and texts. Lmod prefers the one that ends in ``.lua``, Environment Modules take the other for one."""
     lua = (
         f"-- {_MARK}",

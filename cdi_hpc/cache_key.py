@@ -18,7 +18,8 @@ That of a launch through a launcher (:class:`LauncherLaunch`) has its backend as
 - ``d:`` each device, ``c:`` each spec directory of an option, or ``C:`` the variable that lists them,
 - ``v:`` each variable that may change a plan, ``NAME=VALUE``, sorted,
 - ``g:`` as above,
-- the working directory if any of them may depend on it.
+- the working directory in any case. What a launcher takes for a path, it alone knows: a bind has a comma list of them,
+  and a variable's value may be anything.
 
 Words that are passed on are taken from each launch's own command line, by their place in it. So their places are in the
 key, and their text is not. The image argument is, besides what it leads to: a launcher may know it as a name.
@@ -170,8 +171,7 @@ def _launcher_fields(
         yield f"C:{variable}"
     yield from (f"v:{assignment}" for assignment in variables)
     yield from _configuration(caller, environ)
-    if _launcher_depends_on_directory(launch, launch.directories(environ), variables):
-        yield f"cwd:{cwd}"
+    yield f"cwd:{cwd}"
 
 
 #: Variables that set keys of the configuration, or say where the user's is; sorted. The others that do are in the key
@@ -216,16 +216,6 @@ def _relevant(patterns: Iterable[str], environ: Mapping[str, str]) -> Iterator[s
     for name, value in environ.items():
         if any(name.startswith(each[:-1]) if each.endswith("*") else name == each for each in patterns):
             yield f"{name}={value}"
-
-
-def _launcher_depends_on_directory(
-    launch: LauncherLaunch, directories: Iterable[str], variables: Iterable[str]
-) -> bool:
-    """Whether a value may be a relative path. Any that does not begin with "/" may."""
-    values = (given.value for given in launch.invocation.given if given.option.use in ("plan", "switch"))
-    assigned = (assignment.partition("=")[2] for assignment in variables)
-    paths = (*directories, *values, *assigned)
-    return any(path and not path.startswith("/") for path in paths) or any(map(may_be_relative_file, launch.devices))
 
 
 def _caller(caller: Caller | None) -> tuple[str, str, str]:

@@ -23,7 +23,8 @@
  *   after "x" and "o:", "=:" VALUE if there is one,
  *   "d:" DEVICE for each, "c:" DIR for each, or "C:" the variable that lists them,
  *   "v:" NAME=VALUE for each variable that may change a plan, sorted,
- *   "cwd:" DIRECTORY as above; any value that does not begin with "/" may be a path.
+ *   "g:" as above,
+ *   "cwd:" DIRECTORY in any case: what a launcher takes for a path, anywhere in a value, it alone knows.
  */
 #include "key.h"
 
@@ -202,34 +203,32 @@ static void add_option(struct sha256 *hash, const struct given *given)
         add(hash, "=:", given->value);
 }
 
-static bool add_image(struct sha256 *hash, const char *image)
+static void add_image(struct sha256 *hash, const char *image)
 {
     char path[PLAN_MAX_PATH];
     add(hash, "i:", image);
     add(hash, "r:", realpath(image, path) == NULL ? "" : path);
-    return true;
 }
 
-/* Each of the values of `use`; whether one of them holds. */
-static bool add_values(struct sha256 *hash, const char *prefix, const struct invocation *invocation,
-                       enum option_use use, bool (*holds)(const char *))
+/* Those of options, or else of the environment. */
+static void add_devices(struct sha256 *hash, const struct invocation *invocation, const char *devices)
 {
-    bool found = false;
+    bool any_given = false;
     for (size_t i = 0; i < invocation->givens; i++) {
         const struct given *given = &invocation->given[i];
-        const char *value = given->value == NULL ? "" : given->value;
-        if (given->option->use != use)
+        if (given->option->use != USE_DEVICE)
             continue;
-        add(hash, prefix, value);
-        found = found || holds(value);
+        add(hash, "d:", given->value == NULL ? "" : given->value);
+        any_given = true;
     }
-    return found;
+    if (!any_given)
+        add(hash, "d:", devices);
 }
 
-/* Spec directories one by one, with colons or commas between them in an option; whether one is relative. */
-static bool add_directories(struct sha256 *hash, const struct invocation *invocation, bool *any_given)
+/* Spec directories one by one, with colons or commas between them in an option. False where no option has any. */
+static bool add_directories(struct sha256 *hash, const struct invocation *invocation)
 {
-    bool relative = false;
+    bool any_given = false;
     for (size_t i = 0; i < invocation->givens; i++) {
         const struct given *given = &invocation->given[i];
         if (given->option->use != USE_DIRECTORIES || given->value == NULL)
@@ -240,13 +239,12 @@ static bool add_directories(struct sha256 *hash, const struct invocation *invoca
                 sha256_add(hash, "c:", 2);
                 sha256_add(hash, path, length);
                 add(hash, "", "");
-                relative = relative || is_relative(path);
-                *any_given = true;
+                any_given = true;
             }
             path += length + (path[length] != '\0');
         }
     }
-    return relative;
+    return any_given;
 }
 
 static const char *directory_list(const struct profile *profile)
@@ -287,7 +285,7 @@ static int compare_words(const void *left, const void *right)
 }
 
 /* False where there is no memory. */
-static bool add_variables(struct sha256 *hash, const struct profile *profile, bool *relative)
+static bool add_variables(struct sha256 *hash, const struct profile *profile)
 {
     size_t count = 0;
     for (char **entry = environ; *entry != NULL; entry++)
@@ -300,31 +298,9 @@ static bool add_variables(struct sha256 *hash, const struct profile *profile, bo
         if (strchr(*entry, '=') != NULL && is_relevant(profile, *entry) && is_first(entry))
             found[count++] = *entry;
     qsort(found, count, sizeof *found, compare_words);
-    for (size_t i = 0; i < count; i++) {
-        const char *value = strchr(found[i], '=') + 1;
+    for (size_t i = 0; i < count; i++)
         add(hash, "v:", found[i]);
-        *relative = *relative || (*value != '\0' && is_relative(value));
-    }
     return true;
-}
-
-static bool has_relative_value(const struct invocation *invocation)
-{
-    for (size_t i = 0; i < invocation->givens; i++) {
-        const struct given *given = &invocation->given[i];
-        bool counts = given->option->use == USE_PLAN || given->option->use == USE_SWITCH;
-        if (counts && given->value != NULL && *given->value != '\0' && is_relative(given->value))
-            return true;
-    }
-    return false;
-}
-
-static bool has_devices(const struct invocation *invocation)
-{
-    for (size_t i = 0; i < invocation->givens; i++)
-        if (invocation->given[i].option->use == USE_DEVICE)
-            return true;
-    return false;
 }
 
 bool compute_launcher_key(const struct invocation *invocation, const char *devices, const char *cwd,
@@ -347,25 +323,15 @@ bool compute_launcher_key(const struct invocation *invocation, const char *devic
     }
     for (size_t i = 0; i < invocation->givens; i++)
         add_option(&hash, &invocation->given[i]);
-    bool relative = has_relative_value(invocation), any_given = false;
-    if (has_devices(invocation)) {
-        relative = add_values(&hash, "d:", invocation, USE_DEVICE, may_be_relative_file) || relative;
-    } else {
-        add(&hash, "d:", devices);
-        relative = may_be_relative_file(devices) || relative;
-    }
-    relative = add_directories(&hash, invocation, &any_given) || relative;
-    const char *directories = any_given ? NULL : directory_list(profile);
-    if (directories != NULL) {
+    add_devices(&hash, invocation, devices);
+    const char *directories = add_directories(&hash, invocation) ? NULL : directory_list(profile);
+    if (directories != NULL)
         add(&hash, "C:", directories);
-        relative = lists_relative(directories) || relative;
-    }
-    if (!add_variables(&hash, profile, &relative))
+    if (!add_variables(&hash, profile))
         return false;
     if (!caller.everybody)
         add_configuration(&hash);
-    if (relative)
-        add(&hash, "cwd:", cwd);
+    add(&hash, "cwd:", cwd);
     sha256_finish(&hash, key);
     return true;
 }

@@ -405,10 +405,16 @@ def test_help_of_a_subcommand_is_asked_without_what_only_we_understand():
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 
-def key(*words: str, profile: Profile = GETOPT, devices: str = "", **environ: str) -> str:
+def key(*words: str, profile: Profile = GETOPT, devices: str = "", cwd: str = "/cwd", **environ: str) -> str:
     invocation = launched(profile, *words, wanted=bool(devices))
     launch = LauncherLaunch(profile, invocation, invocation.devices or (devices,))
-    return cache_key(launch, None, "/cwd", environ)
+    return cache_key(launch, None, cwd, environ)
+
+
+@pytest.mark.parametrize("line", ["-dK I", "-dK -b /abs:/x,rel:/y I"])
+def test_a_launch_in_another_working_directory_is_another_launch(line):
+    # Any value may have a relative path in it, and only the launcher knows where.
+    assert key(*line.split(), cwd="/a") != key(*line.split(), cwd="/b")
 
 
 @pytest.mark.parametrize(

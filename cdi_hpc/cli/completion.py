@@ -70,13 +70,14 @@ def _launchers(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
     from cdi_hpc import backends
 
     names = backends.commands()
-    if ctx.command.name == "explain":
+    explained = ctx.command.name in _EXPLAINING
+    if explained:
         from cdi_hpc import explain
 
         names = ("all", *dict.fromkeys((*explain.launchers(), *names)))
     before, comma, last = incomplete.rpartition(",")
     for name in names:
-        if name.startswith(last) and (comma == "" or ctx.command.name == "explain"):
+        if name.startswith(last) and (comma == "" or explained):
             yield CompletionItem(f"{before}{comma}{name}")
 
 
@@ -89,6 +90,9 @@ def _directories(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem
     del ctx
     yield CompletionItem(incomplete, type="dir")
 
+
+#: Commands that tell of our own launchers, too.
+_EXPLAINING = ("explain", "plan", "compile")
 
 #: By a word of the parameter's metavar, or its name where it has none.
 COMPLETERS: Mapping[str, Completer] = {

@@ -12,7 +12,7 @@ import click
 
 from cdi_hpc import explain
 from cdi_hpc.cli import PROBLEM
-from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity
+from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity, visible_devices
 from cdi_hpc.cli.output import print_json
 from cdi_hpc.cli.sheet import Cell, Sheet
 from cdi_hpc.errors import CdiError, Problem
@@ -53,6 +53,7 @@ _STYLES = {"done": "green", "replaced": "dim", "emulated": "cyan", "impossible":
 @cdi_dir
 @strict
 @unknown_hooks
+@visible_devices
 @click.option(
     "--format",
     "output_format",
@@ -70,6 +71,7 @@ def command(
     cdi_dirs: tuple[str, ...],
     strict: bool,
     unknown_hooks: Any,
+    visible: tuple[str, ...],
     output_format: str,
     verbose: int,
     quiet: int,
@@ -87,7 +89,7 @@ def command(
     explained in general. Exits with 1 if a launch would stop.
     """  # noqa: D301 - click wants the control character
     reporter = Reporter(verbose + quiet)
-    wanted = Wanted(devices, (), image, cdi_dirs, strict, unknown_hooks)
+    wanted = Wanted(devices, (), image, cdi_dirs, strict, unknown_hooks, visible)
     if diff and all(_is_launcher(word) for word in diff):
         return _diff_launchers(wanted._replace(launchers=diff), output_format, reporter)
     names = _launchers(launchers)

@@ -72,6 +72,7 @@ def explain(
         strict=wanted.strict,
         configuration=configuration,
         host=host,
+        visible=wanted.visible,
     )
     merged = merge(devices)
     edits = rows(devices, merged)

@@ -27,6 +27,7 @@ class Wanted(NamedTuple):
     Attributes:
         launchers: their names.
         image: path of the image, or None: it is taken to be empty then.
+        visible: lists of what is meant of whole kinds (:func:`cdi_hpc.allocation.visible`).
 
     """
 
@@ -36,6 +37,7 @@ class Wanted(NamedTuple):
     cdi_dirs: tuple[str, ...] = ()
     strict: bool = False
     unknown_hooks: Strictness = "warn"
+    visible: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,31 @@ def test_a_directory_of_plans_that_can_not_be_written(site):
         site.cache.parent.chmod(0o700)
 
 
+def test_a_directory_of_plans_that_is_full(built):
+    """In a mount namespace of the test's own, where a file system can be as small as it takes."""
+    top = Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir="/tmp"))
+    site = Site(top, *built)
+    site.caches.mkdir()
+    site.configure()
+    script = f"""
+mount -t tmpfs -o size=4k,mode=755 tmpfs {site.caches}
+exec python3 {PROJECT}/scripts/slurm-lab --dir {site.lab} run --gpus 2 --plugstack {top}/plugstack.conf -- \
+    srun --quiet -N2 -n4 {TWO} {GPUS} echo RAN
+"""
+    done = subprocess.run(
+        ["unshare", "--user", "--map-current-user", "--keep-caps", "--mount", "sh", "-c", script],
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    shutil.rmtree(top)
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    assert len(errors(done)) == 2, done.stderr
+    assert all("No space left on device" in line for line in errors(done))
+
+
 # What users can do ---------------------------------------------------------------------------------------------------
 
 

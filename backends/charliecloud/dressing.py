@@ -165,6 +165,7 @@ def _assembled(fitting: _Fitting) -> Assembly:
     actions = [*_before(fitting), *_home(fitting), *planned]
     assembly = assemble(actions, _image_directory(located), fitting.witness, located.files)
     _make_mount_points(assembly.tree, fitting)
+    _refuse_hidden(assembly.tree, fitting)
     return assembly
 
 
@@ -256,14 +257,60 @@ def _make_missing(tree: ContainerTree, path: str, *, is_directory: bool) -> None
         tree.put(real_path, StagedFile())
 
 
+def _refuse_hidden(tree: ContainerTree, fitting: _Fitting) -> None:
+    """What the user has ch-run bind comes over everything of ours: no edit is to vanish below it without a word."""
+    hidden: list[Problem] = []
+    for option, source, target in _user_binds(fitting):
+        with contextlib.suppress(CdiError):  # a place that can't be: ch-run says so itself
+            hidden += _hidden(tree, fitting, option, source, tree.resolve(target))
+    if hidden:
+        raise CdiError(hidden)
+
+
+def _hidden(tree: ContainerTree, fitting: _Fitting, option: str, source: str, top: str) -> Iterator[Problem]:
+    for action in fitting.plan.actions:
+        path = _place_of(action)
+        if not path or _covered(action, fitting.host) is not None:
+            continue
+        real_path = tree.resolve(path, follow=not isinstance(action, Symlink))
+        if real_path != top and not _is_below(real_path, top):
+            continue
+        if not _shows(posixpath.normpath(source + real_path[len(top) :]), real_path, action):
+            yield Problem(option, f"would hide {path!r}, which {action.origin} asks for", "bind to another place")
+
+
+def _user_binds(fitting: _Fitting) -> Iterator[tuple[str, str, str]]:
+    """What the user has ch-run bind: by which option, the host's real path, and where in the image."""
+    host, environ = fitting.host, fitting.wishes.environ
+    for text in fitting.wishes.values("--bind"):
+        source, _, target = text.partition(":")
+        node = host.node(posixpath.abspath(source)) if source else None
+        if node is not None:
+            yield f"--bind {text}", node.real_path, target or source
+    if fitting.wishes.has("--home") and not fitting.wishes.home_on_fake:
+        home, user = environ.get("HOME"), environ.get("USER")
+        node = host.node(posixpath.abspath(home)) if home else None
+        if node is not None and user:
+            yield "--home", node.real_path, f"/home/{user}"
+
+
+def _shows(host_path: str, path: str, action: Action) -> bool:
+    """Whether a path of the host is what the edit is about: ch-run takes a moved /dev, too, from the host's path."""
+    if isinstance(action, Bind) and action.source == host_path:  # by other flags: as the user has it
+        return True
+    return host_path == path and any(_is_below(path, top) for top in ("/dev", "/proc", "/sys"))
+
+
+def _place_of(action: Action) -> str:
+    """Container path that an action is about, "" if none."""
+    if isinstance(action, (Bind, MountFilesystem)):
+        return action.target
+    return action.path if isinstance(action, (Symlink, WriteFile)) else ""
+
+
 def _covered(action: Action, host: Host) -> Unsupported | None:
     """Why an edit would not be seen: ch-run binds something else over it, later than anything of ours."""
-    if isinstance(action, (Bind, MountFilesystem)):
-        path = action.target
-    elif isinstance(action, (Symlink, WriteFile)):
-        path = action.path
-    else:
-        return None
+    path = _place_of(action)
     top = next((top for top in (*_BOUND_FILES, *_BOUND_IF_THERE) if path == top or _is_below(path, top)), None)
     node = host.node(top) if top is not None else None
     if top is None or node is None:

@@ -274,6 +274,47 @@ def test_what_can_not_be_a_mount_point_is_left_to_ch_run(image):
     assert made.lacks == ()
 
 
+@pytest.mark.parametrize(
+    ("target", "action"),
+    [
+        ("/opt", FILE),
+        ("/opt/lab/../lab/file", FILE),
+        ("/alias/lab", FILE),
+        ("/usr", WriteFile("/usr/lib/own", b"", 0o644, ORIGIN)),
+        ("/usr/lib", Symlink("/usr/lib/link", "own", ORIGIN)),
+        ("/opt", MountFilesystem("tmpfs", "x", "/opt/x", ORIGIN)),
+        ("/dev", RENAMED),
+    ],
+)
+def test_a_bind_of_the_users_that_would_hide_an_edit_is_refused(target, action, image):
+    (image / "alias").symlink_to("opt")
+    with pytest.raises(CdiError, match=rf"--bind /etc:{target}: would hide '{_place(action)}', which .*a\.yaml"):
+        dressed(["--cdi", "-b", f"/etc:{target}"], image, [action])
+
+
+def _place(action: Action) -> str:
+    return action.target if isinstance(action, (Bind, MountFilesystem)) else action.path
+
+
+@pytest.mark.parametrize(
+    "bind", ["/etc:/opt/laboratory", "/etc:/opt/lab/other", "/dev", "/dev:/dev", "/sys", "/nowhere:/opt"]
+)
+def test_a_bind_of_the_users_that_hides_nothing_is_left_to_ch_run(bind, image):
+    words = ["--cdi", "-b", bind]
+    assert command_line(dressed(words, image, [FILE, NODE]), words, image) == [*words[1:], "--", str(image)]
+
+
+def test_a_bind_of_what_the_edit_is_about_hides_nothing(image):
+    shown = Bind("/etc/hostname", "/opt/etc/hostname", "file", ORIGIN, ("ro",))
+    assert dressed(["--cdi", "-b", "/etc:/opt/etc"], image, [shown]).lacks == ()
+
+
+def test_a_home_that_would_hide_an_edit_is_refused(image, tmp_path):
+    action = Bind("/etc/hostname", "/home/me/file", "file", ORIGIN)
+    with pytest.raises(CdiError, match="--home: would hide '/home/me/file'"):
+        dressed(["--cdi", "--home"], image, [action], profile=EARLY, environ={"HOME": str(tmp_path)})
+
+
 # Containers with several processes ----------------------------------------------------------------------------------
 
 

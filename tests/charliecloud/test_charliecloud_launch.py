@@ -135,6 +135,13 @@ def test_a_home_is_the_hosts(ch_run, bare, small, own_image, tmp_path, monkeypat
 # Binds and /tmp -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("target", ["/opt", "/opt/lab/file"])
+def test_a_bind_does_not_hide_a_device_without_a_word(ch_run, small, source, target):
+    done = ch_run.run(small, ["-b", f"{source if target.endswith('file') else source.parent}:{target}"], ["true"])
+    assert done.returncode == 125
+    assert b"would hide '/opt/lab/file'" in done.stderr
+
+
 def test_a_bind_needs_no_mount_point_in_the_image(ch_run, small, own_image, source):
     options = ["-b", f"{source}:/new/file", "-b", f"{source.parent}:/new/directory"]
     command = ["cat", "/new/file", "/new/directory/source", "/opt/lab/file"]

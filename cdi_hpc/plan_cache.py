@@ -285,13 +285,15 @@ class PlanCache:
     def collect(self, bounds: CacheBounds = DEFAULT_BOUNDS, *, everything: bool = False) -> int:
         """Take away what nobody needs, and the least recently used beyond the bounds; returns how many files.
 
-        A stage that no plan names may still be the layer of a running container: it is kept for as long as jobs run.
+        A stage that no plan names may still be the layer of a running container: it is kept for as long as jobs run,
+        from when its plan was replaced or taken away.
         """
         removed = 0
         size = 0
         for number, plan in enumerate(self.plans(), 1):
             size += plan.size
             if everything or size > bounds.max_size or number > bounds.max_plans:
+                self._touch_stage_of(plan.key)
                 removed += _remove(plan.path)
         named = {_stage_of(plan.path) for plan in self.plans()}
         now = time.time()

@@ -412,6 +412,19 @@ def test_the_least_recently_used_go_beyond_the_bound(cache):
     assert sorted(plan.key[0] for plan in cache.plans()) == ["0", "1"]
 
 
+def test_a_stage_is_kept_from_when_its_plan_was_taken_away_beyond_the_bound(cache):
+    written(cache)
+    (stage,) = Path(cache.directory).glob("*.stage")
+    age(stage, 400 * DAY)  # a running container may have been started by its plan just before
+    assert cache.collect(CacheBounds(max_plans=0)) == 1
+    assert names(cache) == {"stage"}
+    cache.collect(CacheBounds(keep_stages=30))
+    assert names(cache) == {"stage"}
+    age(stage, 31 * DAY)
+    cache.collect(CacheBounds(keep_stages=30))
+    assert names(cache) == set()
+
+
 def test_the_largest_cache_is_bounded_in_bytes(cache):
     for number in range(4):
         path = Path(cache.path_of(f"{number}" * 64))

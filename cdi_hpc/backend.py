@@ -79,7 +79,9 @@ class Subcommand:
 
 @dataclass(frozen=True)
 class Profile:
-    """What the installed launcher is and can do. It is kept on disk, and good for as long as the program's file is.
+    """What the installed launcher is and can do.
+
+    It is kept on disk, and good for as long as the program's file and all that was looked at are as they were.
 
     Attributes:
         backend: name of the backend.
@@ -88,9 +90,10 @@ class Profile:
         options: those before the subcommand (all of them where there are no subcommands).
         subcommands: those that can take devices; the launcher is left alone with any other. ``getopt`` has none.
         variables: environment variables that may change a plan; ``APPTAINER_*`` stands for all that begin so.
-        capabilities: what else the backend wants to know later, for example ``("squashfs", "yes")``. One is for everybody:
+        capabilities: what else the backend wants to know later, for example ``("squashfs", "yes")``. One is everybody's:
             ``("cdi-dirs-variable", NAME)`` names a variable with spec directories, for where no option names any.
         help: text that is added to the launcher's own help.
+        looked_at: absolute paths of what else the answers came from, there or not.
 
     """
 
@@ -102,6 +105,7 @@ class Profile:
     variables: tuple[str, ...] = ()
     capabilities: tuple[tuple[str, str], ...] = ()
     help: str = ""
+    looked_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ with NUL, as a compiled plan is: a header with the version of the format, the re
 record          fields                               meaning
 ==============  ===================================  ===================================================================
 ``program``     path, inode, size, mtime, ctime      the launcher's file, as it was when it was asked; times in ns
+``present``     path, inode, size, mtime, ctime      the same of another file that was looked at
+``absent``      path                                 nothing was there
 ``backend``     name                                 whose launcher it is
 ``style``       ``getopt`` or ``pflag``              how it reads its command line
 ``option``      use, arity, names with commas        an option, of the ``subcommand`` before it or of none
@@ -40,7 +42,7 @@ from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.image_files import open_regular
 from cdi_hpc.request import PREFLIGHT_VARIABLE
 
-_HEADER = ("cdi-hpc-launcher", "1", __version__)
+_HEADER = ("cdi-hpc-launcher", "2", __version__)
 
 #: The reader's bound on a file.
 MAX_BYTES = 1 << 20
@@ -186,9 +188,12 @@ def checked(profile: Profile, backend: str, program: str) -> Profile:
     for option in (*profile.options, *(option for each in profile.subcommands for option in each.options)):
         if not option.names or not all(_OPTION_NAME.fullmatch(name) and "," not in name for name in option.names):
             raise _faulty(backend, f"option names {option.names!r}")
+    for path in profile.looked_at:
+        if not path.startswith("/"):
+            raise _faulty(backend, f"relative path {path!r}")
     variables = tuple(dict.fromkeys((*profile.variables, *_EVERYBODYS_VARIABLES)))
     profile = replace(profile, backend=backend, program=program, variables=variables)
-    if any("\0" in text for text in _fields(profile, (0, 0, 0, 0))):
+    if any("\0" in text for text in _fields(profile, (0, 0, 0, 0), {})):
         raise _faulty(backend, "a text with a NUL")
     return profile
 
@@ -205,7 +210,7 @@ def write(profile: Profile, path: str, mode: int = 0o600) -> None:
 
     """
     found = os.stat(profile.program)
-    fields = _fields(profile, _identity(found))
+    fields = _fields(profile, _identity(found), {each: _state(each) for each in profile.looked_at})
     data = b"".join(os.fsencode(text) + b"\0" for text in fields)
     new = f"{posixpath.dirname(path)}/.{posixpath.basename(path)}.{secrets.token_hex(4)}"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
@@ -219,13 +224,27 @@ def write(profile: Profile, path: str, mode: int = 0o600) -> None:
         raise
 
 
-def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
+_Identity = tuple[int, int, int, int]
+
+
+def _identity(found: os.stat_result) -> _Identity:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _fields(profile: Profile, identity: tuple[int, int, int, int]) -> Iterator[str]:
+def _state(path: str) -> _Identity | None:
+    """None if nothing can be found there."""
+    try:
+        return _identity(os.stat(path))
+    except OSError:
+        return None
+
+
+def _fields(profile: Profile, identity: _Identity, states: Mapping[str, _Identity | None]) -> Iterator[str]:
     yield from _HEADER
     yield from ("program", profile.program, *map(str, identity))
+    for path in profile.looked_at:
+        state = states.get(path)
+        yield from ("present", path, *map(str, state)) if state else ("absent", path)
     yield from ("backend", profile.backend, "style", profile.style)
     yield from _option_fields(profile.options)
     for name in profile.variables:
@@ -251,7 +270,7 @@ def load(path: str) -> Profile | None:
             data = stream.read(MAX_BYTES + 1)
         fields = os.fsdecode(data).split("\0")
         found = _parse(fields) if len(data) <= MAX_BYTES else None
-        if found is None or _identity(os.stat(found.profile.program)) != found.identity:
+        if found is None or any(_state(path) != state for path, state in found.states.items()):
             return None
     except (OSError, ValueError, IndexError):
         return None
@@ -263,11 +282,19 @@ class _Parsed:
     """A profile that is being put together."""
 
     profile: Profile = field(default_factory=lambda: Profile("", "", "getopt"))
-    identity: tuple[int, ...] = ()
+    states: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
 
     def program(self, path: str, *identity: str) -> None:
         self.profile = replace(self.profile, program=path)
-        self.identity = tuple(map(int, identity))
+        self.states[path] = tuple(map(int, identity))
+
+    def present(self, path: str, *identity: str) -> None:
+        self.profile = replace(self.profile, looked_at=(*self.profile.looked_at, path))
+        self.states[path] = tuple(map(int, identity))
+
+    def absent(self, path: str) -> None:
+        self.profile = replace(self.profile, looked_at=(*self.profile.looked_at, path))
+        self.states[path] = None
 
     def backend(self, name: str) -> None:
         self.profile = replace(self.profile, backend=name)
@@ -301,6 +328,8 @@ class _Parsed:
 #: Record -> number of fields, and who takes them.
 _RECORDS: dict[str, tuple[int, Callable[..., None]]] = {
     "program": (5, _Parsed.program),
+    "present": (5, _Parsed.present),
+    "absent": (1, _Parsed.absent),
     "backend": (1, _Parsed.backend),
     "style": (1, _Parsed.style),
     "option": (3, _Parsed.option),
@@ -322,7 +351,7 @@ def _parse(fields: Sequence[str]) -> _Parsed | None:
             return None
         take(parsed, *fields[at + 1 : at + 1 + count])
         at += 1 + count
-    return parsed if parsed.identity and at == len(fields) - 2 else None
+    return parsed if parsed.profile.program and at == len(fields) - 2 else None
 
 
 def _one_of(word: str, words: Sequence[str]) -> Any:

@@ -57,7 +57,7 @@ static struct run_of_words split(char *field, char separator)
     return words;
 }
 
-/* Whether the program is the one that was asked; which file system it is on may depend on the node. */
+/* Whether a file is as it was when the launcher was asked; which file system it is on may depend on the node. */
 static bool is_same(const char *path, char *const *number)
 {
     struct stat status;
@@ -73,6 +73,19 @@ static bool take_program(struct profile *profile, char **field)
 {
     profile->program = field[0];
     return is_same(field[0], field + 1);
+}
+
+static bool take_present(struct profile *profile, char **field)
+{
+    (void)profile;
+    return is_same(field[0], field + 1);
+}
+
+static bool take_absent(struct profile *profile, char **field)
+{
+    struct stat status;
+    (void)profile;
+    return field[0][0] == '/' && stat(field[0], &status) < 0;
 }
 
 static bool take_backend(struct profile *profile, char **field)
@@ -135,7 +148,8 @@ static const struct record {
 } records[] = {
     {"program", 5, take_program},   {"backend", 1, take_backend},       {"style", 1, take_style},
     {"option", 3, take_option},     {"subcommand", 1, take_subcommand}, {"variable", 1, take_variable},
-    {"capability", 2, take_capability}, {"help", 1, take_help},
+    {"capability", 2, take_capability}, {"help", 1, take_help},         {"present", 5, take_present},
+    {"absent", 1, take_absent},
 };
 
 static const struct record *find_record(const char *name)
@@ -160,7 +174,7 @@ static bool take_record(struct profile *profile, struct reader *reader, const ch
 
 static bool take_header(struct reader *reader)
 {
-    static const char *const header[] = {"cdi-hpc-launcher", "1", VERSION};
+    static const char *const header[] = {"cdi-hpc-launcher", "2", VERSION};
     for (size_t i = 0; i < COUNT(header); i++) {
         const char *field = take(reader);
         if (field == NULL || strcmp(field, header[i]) != 0)

@@ -41,8 +41,8 @@ struct profile {
     size_t variables;
 };
 
-/* Read a profile. False for anything but a whole one, of this release, for a program that is as it was: the Python
- * front will ask the launcher again. */
+/* Read a profile. False for anything but a whole one, of this release, for a program that is as it was, and all that was looked at
+ * with it: the Python front will ask the launcher again. */
 bool profile_read(struct profile *profile, int fd);
 
 void profile_free(struct profile *profile);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -36,6 +35,7 @@ def probe(backend: str, program: str) -> Profile:
         variables=variable_patterns(prefixes),
         capabilities=tuple(_capabilities(build, prefixes, subcommands)),
         help=options.HELP,
+        looked_at=tuple(dict.fromkeys((_starter(build), _configuration(build), *_looked_for(_overlay_drivers(build))))),
     )
 
 
@@ -79,20 +79,24 @@ def _capabilities(
 ) -> Iterator[tuple[str, str]]:
     first = {*options.names(subcommands[0].options)} if subcommands else set()
     yield "prefixes", ",".join(prefixes)
-    yield (
-        "configuration",
-        _found(build, "CONF_FILE") or f"{build.get('SYSCONFDIR', '/etc')}/singularity/singularity.conf",
-    )
+    yield "configuration", _configuration(build)
     yield "setuid", _yes(_is_setuid(build))
     yield "mount", _yes("--mount" in first)
     yield "overlay-driver", _yes(_has_overlay_driver(build, prefixes))
 
 
+def _configuration(build: dict[str, str]) -> str:
+    return _found(build, "CONF_FILE") or f"{build.get('SYSCONFDIR', '/etc')}/singularity/singularity.conf"
+
+
+def _starter(build: dict[str, str]) -> str:
+    return f"{build.get('LIBEXECDIR', '/usr/libexec')}/{build.get('PACKAGE_NAME', 'singularity')}/bin/starter-suid"
+
+
 def _is_setuid(build: dict[str, str]) -> bool:
     """Whether it is installed with a set-user-ID starter; Singularity does not say how it was built."""
-    starter = f"{build.get('LIBEXECDIR', '/usr/libexec')}/{build.get('PACKAGE_NAME', 'singularity')}/bin/starter-suid"
     try:
-        found = os.stat(starter)
+        found = os.stat(_starter(build))
     except OSError:
         return False
     return bool(found.st_mode & stat.S_ISUID) and found.st_uid == 0
@@ -105,8 +109,26 @@ def _has_overlay_driver(build: dict[str, str], prefixes: tuple[str, ...]) -> boo
     """
     if prefixes[0] != _APPTAINER:
         return False
-    own = f"{build.get('LIBEXECDIR', '')}/{build.get('PACKAGE_NAME', '')}/bin"
-    return shutil.which("fuse-overlayfs", path=f"{own}:{os.environ.get('PATH', os.defpath)}") is not None
+    return any(map(_is_program, _overlay_drivers(build)))
+
+
+def _overlay_drivers(build: dict[str, str]) -> list[str]:
+    """Where a fuse-overlayfs may be, in order; relative entries of the PATH lead elsewhere tomorrow."""
+    own = f"{build.get('LIBEXECDIR', '/usr/libexec')}/{build.get('PACKAGE_NAME', 'singularity')}/bin"
+    directories = (own, *os.environ.get("PATH", os.defpath).split(":"))
+    return [f"{directory}/fuse-overlayfs" for directory in directories if directory.startswith("/")]
+
+
+def _looked_for(places: Iterable[str]) -> Iterator[str]:
+    """The first of some places that has a program, and those before it."""
+    for path in places:
+        yield path
+        if _is_program(path):
+            return
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _found(build: dict[str, str], suffix: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -66,6 +67,7 @@ PFLAG = Profile(
     VARIABLES,
     (("cdi-dirs-variable", "LAB_CDI_DIRS"), ("squashfs", "yes")),
     "ours\n",
+    ("/etc/passwd", "/no/such/file"),
 )
 
 
@@ -488,6 +490,24 @@ def test_a_profile_of_a_launcher_that_was_replaced_is_not_taken(tmp_path, progra
     assert subprocess.run(argv, input=b"", capture_output=True, check=False).returncode == 2
 
 
+@pytest.mark.parametrize("change", ["appears", "goes", "changes its mode", "nothing"])
+def test_a_profile_is_not_taken_where_a_file_that_was_looked_at_is_not_as_it_was(change, launcher, tmp_path, programs):
+    there, absent, kept = tmp_path / "there", tmp_path / "absent", tmp_path / "kept"
+    there.write_text("")
+    profile = replace(GETOPT, looked_at=(str(there), str(absent)))
+    profiles.write(profiles.checked(profile, "lab", launcher), str(kept))
+    changes = {
+        "appears": lambda: absent.write_text(""),
+        "goes": there.unlink,
+        "changes its mode": lambda: there.chmod(0o4755),
+        "nothing": lambda: None,
+    }
+    changes[change]()
+    argv = [programs.reading, kept, "0", "0", ""]
+    by_c = subprocess.run(argv, input=b"", capture_output=True, check=False).returncode
+    assert (profiles.load(str(kept)) is not None, by_c) == ((True, 0) if change == "nothing" else (False, 2))
+
+
 @given(data=st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_a_damaged_profile_is_taken_by_neither(data, programs, kept, tmp_path):
@@ -510,6 +530,7 @@ def test_a_damaged_profile_is_taken_by_neither(data, programs, kept, tmp_path):
         (Profile("lab", "", "getopt", (Option(("bind",)),)), "option names"),
         (Profile("lab", "", "getopt", (Option(("--a,b",)),)), "option names"),
         (Profile("lab", "", "getopt", help="a\0b"), "NUL"),
+        (Profile("lab", "", "getopt", looked_at=("etc/x",)), "relative path"),
     ],
 )
 def test_a_profile_that_could_not_be_read_again_is_a_fault_of_its_backend(profile, said, launcher):

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from cdi_hpc import profile as profiles
+from cdi_hpc.backends.singularity import probe
 
 HOST_FILE = "from the host\n"
 
@@ -237,6 +242,47 @@ def test_where_those_are_not_the_hosts_it_is_no_matter(apptainer, spec, source, 
     assert not os.path.exists(target)
 
 
+# The working directory ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A working directory that no other mount of the launcher's shows."""
+    with tempfile.TemporaryDirectory(dir=f"/run/user/{os.getuid()}") as name:
+        (Path(name) / "data" / "inner").mkdir(parents=True)
+        yield Path(name)
+
+
+def test_a_read_only_mount_below_the_working_directory_stays_read_only(apptainer, spec, elsewhere):
+    request = spec({"mounts": [mount(elsewhere / "data", f"{elsewhere}/data", "ro", "bind")]})
+    command = shell("pwd", f"touch {elsewhere}/data/new 2>/dev/null || echo refused")
+    for directory in (Path("/usr"), elsewhere):  # one key for both would be a plan for the wrong one
+        assert apptainer.said(request, [], command, cwd=directory) == f"{directory}\nrefused\n"
+    assert os.listdir(elsewhere / "data") == ["inner"]
+
+
+def test_a_mount_covers_the_working_directory_in_it(apptainer, spec, source, elsewhere):
+    (source / "directory" / "data").mkdir()
+    (source / "directory" / "data" / "theirs").touch()
+    request = spec({"mounts": [mount(source / "directory", str(elsewhere), "ro", "bind")]})
+    assert apptainer.said(request, [], ["ls"], cwd=elsewhere / "data") == "theirs\n"
+
+
+def test_nothing_is_made_in_the_working_directory(by_python, spec, source, elsewhere):
+    request = spec({"mounts": [mount(source / "directory", f"{elsewhere}/new", "ro")]})
+    done = by_python.run(request, [], ["true"], cwd=elsewhere)
+    assert (done.returncode, done.stderr.count(b"\n")) == (125, 1)
+    assert os.listdir(elsewhere) == ["data"]
+
+
+def test_what_a_variable_keeps_out_stays_out_with_the_working_directory(apptainer, spec, elsewhere):
+    request = spec({"mounts": [mount(elsewhere / "data", f"{elsewhere}/data", "ro", "bind")]})
+    command = shell("cut -d' ' -f5 /proc/self/mountinfo")
+    assert "/tmp" in apptainer.said(request, [], command, cwd=elsewhere).split()
+    without = apptainer.said(request, [], command, cwd=elsewhere, env={"APPTAINER_NO_MOUNT": "tmp"}).split()
+    assert "/tmp" not in without
+
+
 def test_an_image_with_a_directory_called_upper(apptainer, small, lab, tmp_path):
     image = tmp_path / "image"
     shutil.copytree(lab.image("musl"), image, symlinks=True)
@@ -321,3 +367,18 @@ def test_the_launchers_own_image_server_is_not_needed(apptainer, small):
     said = apptainer.said(small, [], ["cat", "/proc/self/mountinfo"])
     assert "/run/lab" not in said
     assert said.splitlines()[0].split()[4] == "/"
+
+
+# What is known of it --------------------------------------------------------------------------------------------------
+
+
+def test_what_an_installation_can_do_is_asked_again_when_a_file_comes_that_decides_it(tmp_path, monkeypatch):
+    # A set-user-ID starter comes with a package of its own, and so does fuse-overlayfs.
+    program_ = str(shutil.which("apptainer"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked = profiles.checked(probe.probe("singularity", program_), "singularity", os.path.realpath(program_))
+    profiles.write(asked, str(tmp_path / "kept"))
+    assert {Path(path).name for path in asked.looked_at} == {"starter-suid", "apptainer.conf", "fuse-overlayfs"}
+    assert profiles.load(str(tmp_path / "kept")) == asked
+    (tmp_path / "fuse-overlayfs").touch(0o755)
+    assert profiles.load(str(tmp_path / "kept")) is None

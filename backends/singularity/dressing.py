@@ -231,6 +231,8 @@ class _Dresser:
         target = assembly.tree.regions[number].target
         if surroundings.is_own(what):
             self._check_surroundings(assembly, number)
+            if surroundings.is_working_directory(what) and isinstance(what, Bind):
+                self._mount_before(what, target, _targets_of_plan(assembly))
         elif isinstance(what, CoverFile):
             self._bind(self._stage_file(what), target, read_only=True)
         elif isinstance(what, Bind):
@@ -239,6 +241,18 @@ class _Dresser:
             self._mount_new(assembly, number, what, target)
         else:
             assert_never(what)
+
+    def _mount_before(self, directory: Bind, target: str, others: Iterable[str]) -> None:
+        """Have the working directory mounted before the plan's mounts, where the launcher would cover those with it."""
+        listed = list(others)
+        is_covered = any(_is_within(target, other) for other in listed)
+        if not is_covered and not any(_is_within(other, target) for other in listed):
+            return
+        # The option takes the place of the variable for it.
+        without = [] if self.settings.given("no-mount") else self.settings.values("no-mount")
+        self.words += (Text("--no-mount"), Text(",".join([*without, "cwd"])))
+        if not is_covered:  # the launcher mounts what is above first, whatever the order of the options
+            self._bind(directory.source, target, read_only=False)
 
     def _check_surroundings(self, assembly: Assembly, number: int) -> None:
         """In its own directories the launcher makes mount points, and nobody anything else."""
@@ -309,12 +323,24 @@ class _Dresser:
 
     def _blindly(self, actions: Iterable[Action]) -> None:
         made = blind.place(actions, self.settings)
+        targets = [target for _, target, _ in made.binds]
+        for directory in surroundings.working_directory(self.settings, self.host):
+            self._mount_before(directory, directory.target, targets)
         self.messages.append(f"image {self.located.path}: {self.located.reason}; {blind.CONSEQUENCE}")
         self.lacks += made.lacks
         self.variables += made.variables
         self.stage += made.stage
         for source, target, read_only in made.binds:
             self._bind(source, target, read_only=read_only)
+
+
+def _targets_of_plan(assembly: Assembly) -> Iterator[str]:
+    regions = assembly.tree.regions
+    return (regions[placed.region].target for placed in assembly.mounts if not surroundings.is_own(placed.what))
+
+
+def _is_within(path: str, top: str) -> bool:
+    return f"{path}/".startswith(f"{top}/")
 
 
 def _image(located: Located) -> str:

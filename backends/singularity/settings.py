@@ -58,7 +58,11 @@ def variable_patterns(prefixes: tuple[str, ...]) -> tuple[str, ...]:
     """Environment variables that may change a plan."""
     keys = [key for option in _ASKED for key in _keys(option)]
     names = [f"{prefix}_{key}" for prefix in prefixes for key in keys]
-    # Which of two variables for the container counts is Apptainer's to say, if both are the user's.
+    # The shell's name of the working directory, which the launcher mounts by it.
+    names.append("PWD")
+    # Which of two variables for the container counts is Apptainer's to say, if both are the user's. What ours are added
+    # to is in the first one's name as well.
+    names += (f"{prefix}ENV_LD_LIBRARY_PATH" for prefix in prefixes)
     return (*names, *(f"{prefix}ENV_*" for prefix in prefixes[1:]))
 
 

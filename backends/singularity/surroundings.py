@@ -6,6 +6,7 @@ import os
 import posixpath
 import pwd
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cdi_hpc.backends.singularity.binds import user_targets
 from cdi_hpc.backends.singularity.settings import Settings
@@ -14,9 +15,14 @@ from cdi_hpc.host import Host
 from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem
 from cdi_hpc.translate import BIND_KINDS
-from cdi_hpc.tree import ContainerTree
+from cdi_hpc.tree import ContainerTree, host_path
 
 ORIGIN = Origin("the launcher", "", "its own mounts")
+_WORKING_DIRECTORY = Origin("the launcher", "", "its mount of the working directory")
+
+#: Working directories that it leaves alone, and those below which it does (container_linux.go, "Not mounting CWD").
+_NEVER = frozenset({"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"})
+_NEVER_BELOW = ("/dev", "/proc", "/sys")
 
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  # names in the container
 
@@ -30,12 +36,55 @@ def own_mounts(settings: Settings, host: Host, tree: ContainerTree) -> list[Acti
         tree: the image, to look for these places in; it is changed.
 
     """
-    return [action for action in _all(settings, host) if _takes_place(action, tree)]
+    own: list[Action] = [action for action in _all(settings, host) if _takes_place(action, tree)]
+    own += (
+        bind for bind in working_directory(settings, host) if not _is_shown(bind, tree) and _takes_place(bind, tree)
+    )
+    return own
 
 
 def is_own(action: object) -> bool:
     """Whether a mount is the launcher's, not the plan's."""
-    return isinstance(action, (Bind, MountFilesystem)) and action.origin == ORIGIN
+    return isinstance(action, (Bind, MountFilesystem)) and action.origin in (ORIGIN, _WORKING_DIRECTORY)
+
+
+def is_working_directory(action: object) -> bool:
+    """Whether it is the last of the launcher's mounts, which covers what a plan has below it."""
+    return isinstance(action, Bind) and action.origin == _WORKING_DIRECTORY
+
+
+def working_directory(settings: Settings, host: Host) -> Iterator[Bind]:
+    """The launcher's bind of the working directory, under the name that the shell has for it (Go's os.Getwd)."""
+    if settings.is_contained or "cwd" in settings.without:
+        return
+    try:
+        real = os.getcwd()
+    except OSError:
+        return  # it was removed
+    named = settings.environ.get("PWD", "")
+    path = named if named.startswith("/") and _leads_to(named, real, host) else real
+    if {path, real} & _NEVER or path.startswith(_NEVER_BELOW) or real.startswith(_NEVER_BELOW):
+        return
+    for bind in _bind(path, path, host):
+        yield replace(bind, origin=_WORKING_DIRECTORY)
+
+
+def _leads_to(path: str, real: str, host: Host) -> bool:
+    try:
+        node = host.node(path)
+    except OSError:
+        return False
+    return node is not None and node.real_path == real
+
+
+def _is_shown(bind: Bind, tree: ContainerTree) -> bool:
+    """Whether one of the mounts before shows it already: then it is not mounted again."""
+    try:
+        real_path = tree.resolve(bind.target)
+    except CdiError:
+        return False
+    region = tree.regions[tree.region_of(real_path)]
+    return region.source is not None and host_path(region, real_path) == bind.source
 
 
 def _all(settings: Settings, host: Host) -> Iterator[Bind | MountFilesystem]:

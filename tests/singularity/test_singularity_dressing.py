@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from cdi_hpc import launcher_options
 from cdi_hpc.backend import Dressing, Located, Option, Profile, StagePath, Subcommand, Text
 from cdi_hpc.backends.singularity import images, options, own_mounts
 from cdi_hpc.backends.singularity.dressing import dress
+from cdi_hpc.backends.singularity.settings import variable_patterns
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
 from cdi_hpc.model import Origin
-from cdi_hpc.plan import Action, Bind, Plan, SetEnv, Symlink
+from cdi_hpc.plan import Action, Bind, Plan, SetEnv, Symlink, UpdateLdCache
 from cdi_hpc.witness import Witness
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "vendor.com/class=a", "devices[0].containerEdits")
@@ -41,6 +43,13 @@ def image(tmp_path) -> Path:
     for name in ("dev", "proc", "sys", "etc", "opt", "usr/lib"):
         (image / name).mkdir(parents=True)
     return image
+
+
+def ext3_image(tmp_path: Path) -> Path:
+    """The beginning of a file system that is not read beforehand (ext4(5), the superblock's magic number)."""
+    path = tmp_path / "image.img"
+    path.write_bytes(bytes(0x438) + b"\x53\xef" + bytes(1024))
+    return path
 
 
 @pytest.fixture
@@ -94,6 +103,39 @@ def test_mounts_are_words_and_the_layer_is_the_last_overlay(image, configuration
     assert "type=bind,source=/etc/hostname,destination=/opt/lab/file,ro" in texts(dressing)
     assert {entry.path for entry in dressing.stage} >= {"layer/upper/opt/lab/file", "layer/upper/opt/lab/link"}
     assert (dressing.steps, dressing.place, dressing.moves) == ((), "", ())
+
+
+class Asked(dict):
+    """An environment that notes which variables are looked at."""
+
+    def __init__(self, *values: dict[str, str]) -> None:
+        super().__init__(*values)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self.names.add(str(name))
+        return super().__contains__(name)
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        self.names.add(name)
+        return super().get(name, default)
+
+
+@pytest.mark.parametrize("can_be_read", [True, False])
+@pytest.mark.parametrize("prefixes", ["APPTAINER,SINGULARITY", "SINGULARITY"])
+def test_every_variable_that_is_looked_at_is_in_the_key(image, configuration, tmp_path, prefixes, can_be_read):
+    if not can_be_read:
+        image = ext3_image(tmp_path)
+    environ = Asked({"LANG": "C"})
+    actions = [FILE, LINK, NODE, SetEnv("LAB", "value", ORIGIN), UpdateLdCache(("/opt/lab",), ORIGIN)]
+    dressed(image, profile_of(configuration, prefixes=prefixes), actions, environ=environ)
+    patterns = variable_patterns(tuple(prefixes.split(",")))
+    assert environ.names
+    assert not {name for name in environ.names if not any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def test_without_mount_a_bind_says_it_and_refuses_what_it_cannot_say(image, configuration, tmp_path):

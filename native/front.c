@@ -36,16 +36,21 @@ static void find_ourselves(char path[PLAN_MAX_PATH])
     path[length > 0 ? length : 0] = '\0';
 }
 
-/* The front's file: beside us, or a bare name to be looked up on the PATH. */
-static void find_front(const char *own, char path[PLAN_MAX_PATH])
+static bool is_beside(const char *file, char path[PLAN_MAX_PATH])
 {
-    const char *chosen = getenv("CDI_HPC_PYTHON_FRONT"), *slash = strrchr(own, '/');
-    if (chosen != NULL && *chosen != '\0') {
+    const char *slash = strrchr(file, '/');
+    int length = slash == NULL ? 0 : snprintf(path, PLAN_MAX_PATH, "%.*s/cdi-hpc", (int)(slash - file), file);
+    return length > 0 && length < PLAN_MAX_PATH && access(path, X_OK) == 0;
+}
+
+/* The front's file: beside us, or beside the drop-in that was called by its path (a link to us), or a bare name to be
+ * looked up on the PATH. */
+static void find_front(const char *own, const char *called, char path[PLAN_MAX_PATH])
+{
+    const char *chosen = getenv("CDI_HPC_PYTHON_FRONT");
+    if (chosen != NULL && *chosen != '\0')
         snprintf(path, PLAN_MAX_PATH, "%s", chosen);
-        return;
-    }
-    int length = slash == NULL ? 0 : snprintf(path, PLAN_MAX_PATH, "%.*s/cdi-hpc", (int)(slash - own), own);
-    if (length <= 0 || length >= PLAN_MAX_PATH || access(path, X_OK) < 0)
+    else if (!is_beside(own, path) && !is_beside(called, path))
         snprintf(path, PLAN_MAX_PATH, "cdi-hpc");
 }
 
@@ -53,7 +58,7 @@ int become_front(enum front_task task, int argc, char **argv)
 {
     char own[PLAN_MAX_PATH], front[PLAN_MAX_PATH];
     find_ourselves(own);
-    find_front(own, front);
+    find_front(own, argv[0], front);
     FREED const char **words = calloc((size_t)argc + 4, sizeof *words);
     if (words == NULL) {
         say("error", "%s", strerror(ENOMEM));

@@ -14,7 +14,7 @@
 extern char **environ;
 
 /* Variables between us and the Python front; no business of the command's. */
-static const char *const private_names[] = {"CDI_HPC_COMPILED", "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT"};
+static const char *const private_names[] = {"CDI_HPC_COMPILED", "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY"};
 
 static bool has_name(const char *assignment, const char *name, size_t length)
 {

@@ -272,14 +272,22 @@ static int run(struct shim *shim)
     return may_concern_us(shim) ? read_and_launch(shim) : leave(shim);
 }
 
+/* How much is said: by the options of "cdi-hpc exec", or else by the user's own variable, which the launcher sees. */
+static int wanted_verbosity(void)
+{
+    const char *said = getenv("CDI_HPC_SAY");
+    const char *text = said != NULL ? said : getenv("CDI_HPC_VERBOSITY");
+    return text == NULL ? 0 : atoi(text);
+}
+
 int shim(int argc, char **argv)
 {
-    const char *devices = getenv("CDI_HPC_DEVICES"), *verbosity = getenv("CDI_HPC_VERBOSITY");
+    const char *devices = getenv("CDI_HPC_DEVICES");
     struct shim shim = {
         .argc = argc,
         .argv = argv,
         .devices = devices == NULL ? "" : devices,
-        .verbosity = verbosity == NULL ? 0 : atoi(verbosity),
+        .verbosity = wanted_verbosity(),
     };
     int status = run(&shim);
     plan_free(&shim.plan);

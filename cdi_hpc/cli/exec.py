@@ -24,6 +24,9 @@ from cdi_hpc.witness import ChangedError
 #: How much the native program says: a number as of ``-v`` and ``-q``.
 VERBOSITY_VARIABLE = "CDI_HPC_VERBOSITY"
 
+#: The same from our own options, handed on to the native program and back; no launcher sees it.
+_SAY_VARIABLE = "CDI_HPC_SAY"
+
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @verbosity
@@ -71,12 +74,13 @@ def _become_native(runner: str, name: str, words: tuple[str, ...], reporter: Rep
 
 def _wanted_verbosity() -> int:
     """As atoi(3) in the native program: what is no number is 0."""
-    found = re.match(r"\s*[+-]?[0-9]{1,9}", os.environ.get(VERBOSITY_VARIABLE, ""), re.ASCII)
+    text = os.environ.get(_SAY_VARIABLE, os.environ.get(VERBOSITY_VARIABLE, ""))
+    found = re.match(r"\s*[+-]?[0-9]{1,9}", text, re.ASCII)
     return int(found[0]) if found else 0
 
 
 def _said(reporter: Reporter) -> dict[str, str]:
-    return {VERBOSITY_VARIABLE: f"{reporter.level}"} if reporter.level else {}
+    return {_SAY_VARIABLE: f"{reporter.level}"} if reporter.level else {}
 
 
 def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_run: bool) -> int:

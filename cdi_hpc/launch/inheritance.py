@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 #: Variables in which the front and the native runner tell each other things (native/launch.c has the same).
-PRIVATE_VARIABLES = ("CDI_HPC_COMPILED", "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT")
+PRIVATE_VARIABLES = ("CDI_HPC_COMPILED", "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY")
 
 
 def caller_environment() -> dict[str, str]:

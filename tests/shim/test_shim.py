@@ -77,7 +77,7 @@ def test_the_environment_is_not_touched(site):
 
 
 def test_what_is_between_the_two_programs_is_not_passed_on(site):
-    private = {"CDI_HPC_COMPILED": "x", "CDI_HPC_NATIVE": "x", "CDI_HPC_PYTHON_FRONT": "x"}
+    private = {"CDI_HPC_COMPILED": "x", "CDI_HPC_NATIVE": "x", "CDI_HPC_PYTHON_FRONT": "x", "CDI_HPC_SAY": "1"}
     seen = lines(site.run("lab-run", "--environment", "IMAGE", env=private))
     assert not [line for line in seen if line.startswith("env CDI_HPC_") and "DIRS" not in line]
 
@@ -241,6 +241,32 @@ def test_what_can_be_done_without_is_a_warning_each_time(site):
         assert site.run("lab-run", "-d", "--lacking=some", site.image, env={"CDI_HPC_VERBOSITY": "-1"}).stderr == ""
     told = site.run("lab-run", "-d", site.image, env={"CDI_HPC_VERBOSITY": "1"})
     assert "note: lab-run was told" in told.stderr
+
+
+@pytest.mark.parametrize("how", ["native", "python"])
+def test_how_much_is_said_is_handed_on_to_no_launcher(how, site):
+    argv = ["cdi-hpc", "exec", "-v", f"--runner={how}", "lab-run", "--environment", "-d", site.image]
+    for _ in range(2):  # compiled, replayed
+        done = site.run(*argv)
+        assert "note: lab-run was told" in done.stderr
+        assert not [line for line in lines(done) if line.startswith(("env CDI_HPC_SAY", "env CDI_HPC_VERBOSITY"))]
+    said = lines(site.run(*argv, env={"CDI_HPC_VERBOSITY": "-1"}))
+    assert "env CDI_HPC_VERBOSITY=-1" in said
+
+
+def test_a_drop_in_that_is_called_by_its_path_finds_the_front_beside_it(site, tmp_path):
+    programs = tmp_path / "few"
+    programs.mkdir()
+    for name in ("sh", "env"):
+        (programs / name).symlink_to(shutil.which(name))
+    front = site.shim.parent / "cdi-hpc"
+    front.symlink_to(shutil.which("cdi-hpc"))
+    path = f"{site.launcher.parent}:{programs}"
+    done = site.run(site.shim, "-d", site.image, env={"PATH": path})
+    assert done.returncode == 0, done.stderr
+    front.unlink()
+    done = site.run(site.shim, "--cdi", "-d", site.image, "--exit=0", env={"PATH": path})
+    assert "cdi-hpc: can't be executed, and is needed to compile plans" in done.stderr
 
 
 def test_help_is_the_launchers_and_then_ours(site):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import select
@@ -29,7 +30,11 @@ _PASSED_ON = (
 _GLOBAL = ("--config", "--debug", "--nocolor", "--quiet", "--silent", "--verbose")
 
 _PREFIX = "cdi-hpc-image-"
-_NAME = re.compile(rf"{_PREFIX}(?P<pid>[0-9]+)-")
+
+#: Locked for as long as the image is of use.
+_LOCK = "lock"
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def fetch(settings: Settings) -> str:
@@ -46,8 +51,9 @@ def fetch(settings: Settings) -> str:
     """
     image = settings.invocation.image
     top = _directory(settings)
-    _remove_abandoned(top)
-    directory = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=top)
+    prefix = _prefix()
+    _remove_abandoned(top, prefix)
+    directory = tempfile.mkdtemp(prefix=prefix, dir=top)
     _remove_at_end(directory)
     path = f"{directory}/{_file_name(image)}"
     command = [settings.profile.program, *_global_words(settings), "pull", *_pull_words(settings), path, image]
@@ -93,41 +99,79 @@ def _pull_words(settings: Settings) -> Iterator[str]:
 
 def _remove_at_end(directory: str) -> None:
     """Leave a process behind that waits for this one's end, whatever this one becomes, and removes the directory."""
-    watched = os.pidfd_open(os.getpid())
+    watched, lock = os.pidfd_open(os.getpid()), _locked(directory, os.O_CREAT | os.O_EXCL)
     child = os.fork()
     if child:
         os.close(watched)
+        os.close(lock)
         os.waitpid(child, 0)
         return
     try:
         os.setsid()
         if os.fork():  # an orphan: the launcher has no child that it does not know
             os._exit(0)
-        _wait_and_remove(watched, directory)
+        _wait_and_remove(watched, lock, directory)
     finally:
         os._exit(0)
 
 
-def _wait_and_remove(watched: int, directory: str) -> None:
+def _wait_and_remove(watched: int, lock: int, directory: str) -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)  # whoever reads our output does not wait for this process
-    os.closerange(max(watched, null) + 1, os.sysconf("SC_OPEN_MAX"))
+    first, last = sorted((watched, lock))
+    for low, high in ((3, first), (first + 1, last), (last + 1, os.sysconf("SC_OPEN_MAX"))):
+        os.closerange(low, high)
     select.select([watched], [], [])
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _remove_abandoned(top: str) -> None:
-    """What is left of launches that were killed together with who should have tidied up after them."""
+def _prefix() -> str:
+    """How our directories are called on this machine since it was booted: others may be in the same place."""
+    with open(_BOOT_ID, encoding="ascii") as stream:
+        return f"{_PREFIX}{stream.read().strip()}-"
+
+
+def _locked(directory: str, flags: int = 0) -> int:
+    """Descriptor of a directory's lock, which is ours while it is open.
+
+    Raises:
+        BlockingIOError: it is another's.
+        OSError: there is no lock.
+
+    """
+    fd = os.open(f"{directory}/{_LOCK}", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise
+    except OSError:
+        if not flags & os.O_CREAT:
+            os.close(fd)
+            raise  # a file system without locks: then nobody removes what is another's
+    return fd
+
+
+def _remove_abandoned(top: str, prefix: str) -> None:
+    """What is left of launches that were killed together with who should have tidied up after them.
+
+    Only this machine's: a lock on a file system that several share may hold on each of them alone. And not by process
+    ids, which in a container are others.
+    """
     with contextlib.suppress(OSError):
         for entry in os.scandir(top):
-            match = _NAME.match(entry.name)
-            if match and entry.stat(follow_symlinks=False).st_uid == os.geteuid() and not _is_alive(int(match["pid"])):
-                shutil.rmtree(entry.path, ignore_errors=True)
+            if entry.name.startswith(prefix) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                _remove_if_abandoned(entry.path)
 
 
-def _is_alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
+def _remove_if_abandoned(directory: str) -> None:
+    with contextlib.suppress(OSError):
+        lock = _locked(directory)
+        try:
+            shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            os.close(lock)

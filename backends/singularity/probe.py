@@ -11,9 +11,13 @@ from cdi_hpc.backend import Option, Profile, Subcommand
 from cdi_hpc.backends.singularity import options
 from cdi_hpc.backends.singularity.settings import variable_patterns
 from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.profile import SCRIPTS_VARIABLE
 
 #: Seconds to wait for an answer; a launcher on a slow file system takes long to be read.
 _PATIENCE = 60.0
+
+#: What it is asked with.
+_VARIABLES = ("PATH", "HOME", "USER", SCRIPTS_VARIABLE)
 
 _APPTAINER, _SINGULARITY = "APPTAINER", "SINGULARITY"
 
@@ -152,7 +156,7 @@ def _answer(program: str, *words: str) -> str:
 
 def _run(program: str, words: Iterable[str]) -> subprocess.CompletedProcess[bytes]:
     # Nothing of the user's variables: they change defaults that are shown, and colours.
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "USER") if name in os.environ}
+    environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     command = [program, *words]
     try:
         return subprocess.run(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from oci_images import OciImage
+from run.launchers import our_words
 
 COMMAND = ["sh", "-c", "cat /opt/lab/link; echo $APPTAINER_NAME"]
 
@@ -77,10 +81,47 @@ def test_nothing_is_fetched_for_a_device_that_is_not_there(by_python, oci, tempo
     assert registry.asked == []
 
 
-def test_what_a_killed_launch_left_goes_with_the_next_one(by_python, small, oci, tmp_path, temporary):
-    left = temporary / "cdi-hpc-image-999999999-left"
-    left.mkdir()
-    (left / "image.sif").touch()
+@pytest.fixture
+def left(temporary) -> Path:
+    """What a killed launch left."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    directory = temporary / f"cdi-hpc-image-{boot}-left"
+    directory.mkdir()
+    for name in ("image.sif", "lock"):
+        (directory / name).touch()
+    return directory
+
+
+def test_what_a_killed_launch_left_goes_with_the_next_one(by_python, small, oci, tmp_path, temporary, left):
     image = f"oci:{oci.write_layout(tmp_path / 'layout')}"
     assert by_python.run(small, [], ["true"], image=image).returncode == 0
+    assert is_empty_soon(temporary)
+
+
+def test_what_another_process_or_machine_has_in_use_stays(by_python, small, oci, tmp_path, temporary, left):
+    elsewhere = temporary / "cdi-hpc-image-00000000-0000-4000-8000-000000000000-left"
+    shutil.copytree(left, elsewhere)
+    image = f"oci:{oci.write_layout(tmp_path / 'layout')}"
+    with (left / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert by_python.run(small, [], ["true"], image=image).returncode == 0
+    assert (left / "image.sif").exists()
+    assert (elsewhere / "image.sif").exists()
+
+
+def test_an_image_is_not_taken_for_a_killed_launchs_while_it_is_in_use(by_python, small, oci, tmp_path, temporary):
+    image = f"oci:{oci.write_layout(tmp_path / 'layout')}"
+    outer = by_python.words
+    command = ["sh", "-c", "read line; echo done"]
+    with subprocess.Popen(
+        [*outer, "-q", "exec", *our_words(small), image, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as launch:
+        deadline = time.monotonic() + 60
+        while not list(temporary.glob("cdi-hpc-image-*/*.sif")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        in_use = {path.parent.name for path in temporary.glob("cdi-hpc-image-*/*.sif")}
+        assert by_python.run(small, [], ["true"], image=image).returncode == 0
+        assert in_use
+        assert in_use <= {*os.listdir(temporary)}
+        assert launch.communicate(b"\n")[0] == b"done\n"
     assert is_empty_soon(temporary)

@@ -72,9 +72,7 @@ def _launchers(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
     names = backends.commands()
     explained = ctx.command.name in _EXPLAINING
     if explained:
-        from cdi_hpc import explain
-
-        names = ("all", *dict.fromkeys((*explain.launchers(), *names)))
+        names = ("all", *dict.fromkeys((*OWN_LAUNCHERS, *backends.backend_names(), *names)))
     before, comma, last = incomplete.rpartition(",")
     for name in names:
         if name.startswith(last) and (comma == "" or explained):
@@ -90,6 +88,9 @@ def _directories(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem
     del ctx
     yield CompletionItem(incomplete, type="dir")
 
+
+#: What :data:`cdi_hpc.explain.own.NAMES` has, without the time that its import takes.
+OWN_LAUNCHERS = ("embedded", "bash", "slurm")
 
 #: Commands that tell of our own launchers, too.
 _EXPLAINING = ("explain", "plan", "compile")

@@ -13,6 +13,7 @@ from terminal import completed
 
 from cdi_hpc.cli import completion
 from cdi_hpc.cli.commands import cdi_hpc as program
+from cdi_hpc.explain import own
 
 SHELLS = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], 'bind "set bell-style none"; eval "$(cdi-hpc completion bash)"'),
@@ -111,7 +112,7 @@ def test_devices_are_those_of_the_directory_on_the_line(specs: Path):
 
 
 #: Values that nobody can guess.
-FREE = {"env", "workdir", "visible"}
+FREE = {"env", "gres", "workdir", "visible"}
 
 
 def parameters(command: click.Command) -> list[tuple[str, click.Parameter]]:
@@ -132,3 +133,7 @@ def test_every_parameter_is_completed_or_known_to_be_free():
         and parameter.name not in FREE
     ]
     assert left == []
+
+
+def test_our_own_launchers_are_offered():
+    assert completion.OWN_LAUNCHERS == own.NAMES

@@ -32,7 +32,7 @@ import posixpath
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -52,6 +52,15 @@ RUNNER = "cdi-hpc-run"
 
 #: A drop-in where the native program is not installed: it begins with these lines.
 SCRIPT_HEAD = "#!/bin/sh\n# A drop-in of cdi-hpc: see 'cdi-hpc shims --help'.\n"
+
+#: An ELF note in the native program, in its first page: a copy of it has it under any name (``native/locate.c``).
+PROGRAM_MARK = b"cdi-hpc\0drop-in\0"
+_FIRST_PAGE = 4096
+
+#: Counts how often a launcher that is a script has been started, and how often it may be: one that finds a drop-in
+#: where it looks for the launcher would never end. Only scripts see it.
+SCRIPTS_VARIABLE = "CDI_HPC_SCRIPTS"
+MOST_SCRIPTS = 8
 
 #: Where profiles are kept beside drop-ins.
 PROFILES = "profiles"
@@ -124,14 +133,36 @@ def _is_executable(path: str) -> bool:
 
 
 def is_drop_in(path: str) -> bool:
-    """Whether a program is the native runner under another name, or our script."""
+    """Whether a program is the native runner under another name, a copy of it, or our script."""
     if posixpath.basename(os.path.realpath(path)) == RUNNER:
         return True
+    page = _first_page(path)
+    return page.startswith(SCRIPT_HEAD.encode()) or (page.startswith(b"\x7fELF") and PROGRAM_MARK in page)
+
+
+def _first_page(path: str) -> bytes:
     try:
         with open(path, "rb") as stream:
-            return stream.read(len(SCRIPT_HEAD)) == SCRIPT_HEAD.encode()
+            return stream.read(_FIRST_PAGE)
     except OSError:
-        return False
+        return b""
+
+
+def count_scripts(launcher: Launcher, environ: MutableMapping[str, str]) -> None:
+    """Count a launcher that is a script, before it is executed.
+
+    Raises:
+        CdiError: it was executed by itself again and again, with us between.
+
+    """
+    count = environ.pop(SCRIPTS_VARIABLE, "0")
+    if not _first_page(launcher.path).startswith(b"#!"):
+        return
+    rounds = int(count) if re.fullmatch(r"[0-9]{1,4}", count, re.ASCII) else 0
+    if rounds >= MOST_SCRIPTS:
+        what = f"this script executes {launcher.command}, which is the drop-in that executes it"
+        raise CdiError(Problem(launcher.path, what, "let it name the launcher by its path"))
+    environ[SCRIPTS_VARIABLE] = f"{rounds + 1}"
 
 
 # Its profile ----------------------------------------------------------------------------------------------------------

@@ -13,10 +13,16 @@ struct launcher {
     char program[PLAN_MAX_PATH]; /* without links */
     char drop_in[MAX_DROP_INS][PLAN_MAX_PATH]; /* directories of drop-ins before it on the PATH */
     size_t drop_ins;
+    bool is_script; /* a site's own, which may look for the launcher as we did */
 };
 
 /* The first executable file on the PATH with the launcher's name that is no drop-in of ours. A `name` that is a path to
  * anything else is the launcher itself. False where there is none. */
 bool find_launcher(struct launcher *launcher, const char *name);
+
+/* Before a launcher is executed. A script that finds us where it looks for the launcher would never end: false, and
+ * said, after a few rounds. They are counted in a variable that only scripts see. The number of a process would not tell:
+ * the script may start another one each time. */
+bool count_scripts(const struct launcher *launcher);
 
 #endif

@@ -269,6 +269,8 @@ static int run(struct shim *shim)
             shim->argv[0]);
         return NOT_FOUND;
     }
+    if (!count_scripts(&shim->launcher))
+        return FAILED;
     return may_concern_us(shim) ? read_and_launch(shim) : leave(shim);
 }
 

@@ -11,6 +11,7 @@ from cdi_hpc.backends.charliecloud import dressing, images, options
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
 from cdi_hpc.plan import Plan
+from cdi_hpc.profile import SCRIPTS_VARIABLE
 from cdi_hpc.witness import Witness
 
 #: Build options that ``--feature`` tells of.
@@ -79,6 +80,8 @@ class Charliecloud:
 def _run(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     # Without the user's ARGP_HELP_FMT and language, which change what is printed; ch-run insists on a USER.
     environ = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "USER": "nobody"}
+    if SCRIPTS_VARIABLE in os.environ:
+        environ[SCRIPTS_VARIABLE] = os.environ[SCRIPTS_VARIABLE]
     try:
         return subprocess.run(
             [program, *words],

@@ -84,8 +84,10 @@ def _said(reporter: Reporter) -> dict[str, str]:
 
 
 def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_run: bool) -> int:
+    found = profile.find_launcher(name, os.environ)
+    if RUNNER_VARIABLE not in os.environ:  # the native program has counted it
+        profile.count_scripts(found, os.environ)
     environ = inheritance.command_environment()
-    found = profile.find_launcher(name, environ)
     cache = _cache(reporter)
     backend = backends.for_command(found.command)
     known = profile.obtain(backend, found, cache.directory if cache else None)

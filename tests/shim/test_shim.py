@@ -352,6 +352,50 @@ def test_other_drop_ins_on_the_path_are_passed_over(site, programs):
             assert lines(site.run(first, *words, env={"PATH": path}))[0] == f"name {site.launcher}"
 
 
+def test_copies_of_the_native_program_know_each_other_whatever_they_are_called(site, programs):
+    copies = [site.top / name / "lab-run" for name in ("one", "other")]
+    for copy in copies:
+        copy.parent.mkdir()
+        shutil.copy(programs.run, copy)
+    path = f"{copies[0].parent}:{site.top}/shims:{copies[1].parent}:{site.top}/bin:{os.environ['PATH']}"
+    for first in (site.shim, *copies, "cdi-hpc"):
+        before = ["exec", "--runner=python", "lab-run"] if first == "cdi-hpc" else []
+        for words in (["x"], ["-d", site.image]):
+            found = lines(site.run(first, *before, *words, env={"PATH": path}))
+            assert found[0].startswith("name ")
+            assert found[0].endswith(("name lab-run", f"name {site.launcher}"))
+
+
+@pytest.mark.parametrize("how", ["exec lab-run", "lab-run"])
+@pytest.mark.parametrize("before", [[], ["cdi-hpc", "exec", "--runner=python"]])
+@pytest.mark.parametrize("words", [["--version"], ["-d", "IMAGE"]])
+def test_a_script_that_finds_the_drop_in_where_it_looks_for_the_launcher_does_not_go_on_for_ever(
+    words, before, how, site
+):
+    script = site.top / "scripts/lab-run"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\n{how} "$@"\n')
+    script.chmod(0o755)
+    words = [str(site.image) if word == "IMAGE" else word for word in words]
+    path = f"{site.top}/shims:{script.parent}:{site.top}/bin:{os.environ['PATH']}"
+    done = site.run(*before, "lab-run", *words, env={"PATH": path})
+    assert (done.returncode, done.stdout) == (125, "")
+    assert f"{script}: this script executes lab-run, which is the drop-in that executes it" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_script_that_names_the_launcher_by_its_path_is_a_launcher(site):
+    script = site.top / "scripts/lab-run"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {site.launcher} "$@"\n')
+    script.chmod(0o755)
+    path = f"{site.top}/shims:{script.parent}:{os.environ['PATH']}"
+    for _ in range(2):
+        found = lines(site.run("lab-run", "--environment", "-d", site.image, env={"PATH": path}))
+        assert "env LAB_DEVICE=one" in found
+        assert "env CDI_HPC_SCRIPTS=1" in found
+
+
 def test_a_drop_in_without_the_native_program_is_a_script_that_does_the_same(site):
     site.shim.unlink()
     from cdi_hpc.profile import SCRIPT_HEAD

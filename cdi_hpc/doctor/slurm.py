@@ -5,6 +5,7 @@ Nothing here needs root, and nothing asks the controller: a node's health check 
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import posixpath
@@ -290,6 +291,10 @@ def arguments(question: Question) -> Iterator[Finding]:
             yield Finding("ok", f"{entry.file}: the plugin's arguments are right")
 
 
+#: What open(2) says of a device that is not the caller's; other errors are about drivers.
+_REFUSED = frozenset((errno.EACCES, errno.EPERM))
+
+
 # Devices --------------------------------------------------------------------------------------------------------------
 
 
@@ -411,7 +416,7 @@ def step(question: Question) -> Iterator[Finding]:
     for mapped in _maps("gpu", question, registry):
         candidates = allocation.members(registry, mapped.kind, host, mapped.node)
         given = allocation.granted(mapped, allocation.indices_of(listed), candidates, _uuids(host))
-        closed = [m.device.name for m in given if m.node and host.open_error(m.node, write=True)]
+        closed = [m.device.name for m in given if m.node and host.open_error(m.node, write=True) in _REFUSED]
         if closed:
             what = f"this step was given GPUs {listed}, and can't open {', '.join(closed)}"
             yield Finding(

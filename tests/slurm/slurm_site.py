@@ -62,9 +62,9 @@ class Site:
         argv = ["python3", str(PROJECT / "scripts/slurm-lab"), "--dir", str(self.lab), *words]
         subprocess.run(argv, check=True, timeout=120, capture_output=True, text=True)
 
-    def start(self, *words: str) -> None:
+    def start(self, *words: str, device: str = "/dev/nvidia{}") -> None:
         plugstack = str(self.top / "plugstack.conf")
-        self.control("start", "--cpus=64", "--gpus=8", "--device=/dev/nvidia{}", f"--plugstack={plugstack}", *words)
+        self.control("start", "--cpus=64", "--gpus=8", f"--device={device}", f"--plugstack={plugstack}", *words)
 
     def environment(self) -> dict[str, str]:
         home = str(self.top / "home")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cdi_hpc.backend import Dressing, Invocation, Located, Peers, Profile, Text, Variable, Word
-from cdi_hpc.backends.charliecloud import environment, images, words
+from cdi_hpc.backends.charliecloud import environment, host_dev, images, words
 from cdi_hpc.backends.charliecloud.wishes import Wishes
 from cdi_hpc.compose import UNDERLAY, Composition, compose
 from cdi_hpc.errors import CdiError, Problem
@@ -162,7 +162,8 @@ def _assembled(fitting: _Fitting) -> Assembly:
     lacks = [(action, _covered(action, fitting.host)) for action in fitting.plan.actions]
     fitting.lacks += [lack for _, lack in lacks if lack is not None]
     planned = (action for action, lack in lacks if lack is None and not _is_shown(action, fitting))
-    actions = [*_before(fitting), *_home(fitting), *planned]
+    before = list(_before(fitting))
+    actions = [*before, *_rest_of_dev(before, fitting), *_home(fitting), *planned]
     assembly = assemble(actions, _image_directory(located), fitting.witness, located.files)
     _make_mount_points(assembly.tree, fitting)
     _refuse_hidden(assembly.tree, fitting)
@@ -200,6 +201,13 @@ def _before(fitting: _Fitting) -> Iterator[Action]:
             yield from _tmp(fitting)
         elif not (isinstance(action, Bind) and action.target in _BOUND_IF_THERE and fitting.wishes.writes_through):
             yield action  # a mount point that is not needed would keep the user from writing beside it
+
+
+def _rest_of_dev(before: Iterable[Action], fitting: _Fitting) -> Iterator[Action]:
+    """The host's own nodes, links and directories, where its /dev is not bound as a whole."""
+    if fitting.plan.private_dev is not None:
+        taken = frozenset(_place_of(action) for action in (*before, *fitting.plan.actions))
+        yield from host_dev.brought_back(taken, fitting.host, fitting.witness)
 
 
 def _tmp(fitting: _Fitting) -> Iterator[Action]:
@@ -347,7 +355,7 @@ def _told_of(placed: PlacedMount, fitting: _Fitting, *, has_staged: bool) -> Ite
     """What is otherwise than ch-run's users know it."""
     target = placed.what.target if isinstance(placed.what, (Bind, MountFilesystem)) else ""
     if target == "/dev" and fitting.plan.private_dev is not None:
-        yield f"/dev has the usual nodes and the requested ones, no others of the host: {fitting.plan.private_dev}"
+        yield f"/dev is made anew, of the host's nodes and the requested ones: {fitting.plan.private_dev}"
     if target == "/tmp" and has_staged and not fitting.wishes.has("--private-tmp"):  # noqa: S108
         yield "what is made in /tmp is gone afterwards, since mount points had to be made beside it"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from releases import EARLY, LATE, invocation
 
 from cdi_hpc.backend import Dressing, Keep, Peers, Text, Variable
 from cdi_hpc.backends.charliecloud.dressing import dress
+from cdi_hpc.backends.charliecloud.host_dev import brought_back
 from cdi_hpc.backends.charliecloud.images import locate
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
 from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Symlink, WriteFile
 from cdi_hpc.steps import BindHost, BindStaged, MakeFile, MountNew, MountOverlay
-from cdi_hpc.witness import Recorder, Witness
+from cdi_hpc.witness import DirectoryState, Recorder, Witness
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "vendor.com/class=a", "devices[0].containerEdits")
 PLACE = "/run/user/1/cdi-hpc/image"
@@ -180,7 +182,35 @@ def test_a_dev_of_its_own_is_moved_as_well(image):
     assert made.moves == (("/dev", "/dev"),)
     new = [(step.fstype, step.path) for step in made.steps if isinstance(step, MountNew)]
     assert new == [("tmpfs", "root/dev"), ("devpts", "root/dev/pts")]
-    assert made.messages == ("/dev has the usual nodes and the requested ones, no others of the host: renamed",)
+    assert made.messages == ("/dev is made anew, of the host's nodes and the requested ones: renamed",)
+
+
+def test_a_dev_of_its_own_has_all_that_the_host_has(image):
+    recorder = Recorder()
+    made = dressed(["--cdi"], image, [RENAMED], private_dev="renamed", witness=recorder)
+    binds = {step.path.split("/")[2] for step in made.steps if isinstance(step, BindHost) and "/dev/" in step.path}
+    links = {name for name in os.listdir("/dev") if os.path.islink(f"/dev/{name}")}
+    assert binds >= {*os.listdir("/dev"), "lab"} - {"pts", "ptmx"} - links
+    assert "/dev" in {state.path for state in recorder.states() if isinstance(state, DirectoryState)}
+
+
+def test_the_hosts_directories_are_made_anew_around_a_renamed_node(tmp_path):
+    for name in ("dri/by-path/one", "dri/card0", "net/tun", "own/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("dri/card0")
+    top = str(tmp_path)
+    recorder = Recorder()
+    found = list(brought_back(frozenset({f"{top}/dri/new", f"{top}/own"}), LiveHost(), recorder, top))
+    assert [(each.path, each.points_to) for each in found if isinstance(each, Symlink)] == [
+        (f"{top}/link", "dri/card0")
+    ]
+    assert [(each.target[len(top) :], each.kind) for each in found if isinstance(each, Bind)] == [
+        ("/dri/by-path", "directory"),
+        ("/dri/card0", "file"),
+        ("/net", "directory"),
+    ]
+    assert {state.path for state in recorder.states()} == {top, f"{top}/dri"}
 
 
 def test_a_file_of_the_kernels_is_covered_in_a_proc_that_is_moved(image):

@@ -132,12 +132,26 @@ def test_a_home_is_the_hosts(ch_run, bare, small, own_image, tmp_path, monkeypat
     assert not (own_image / "new").exists()
 
 
+# /dev -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_renamed_node_is_among_all_of_the_hosts(ch_run, bare, spec):
+    renamed = spec({"deviceNodes": [{"path": "/dev/lab/renamed", "hostPath": "/dev/null"}]})
+    command = shell("cd /dev", "ls -1", "echo x >lab/renamed && echo x >null && head -c1 zero | wc -c")
+    ours = ch_run.said(renamed, [], command).split()
+    theirs = bare.said(None, [], shell("ls -1 /dev")).split()
+    assert ours[-1] == "1"
+    assert {*ours[:-1]} == {*theirs, "lab", "pts", "ptmx", "fd", "stdin", "stdout", "stderr"}
+
+
 # Binds and /tmp -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["/opt", "/opt/lab/file"])
 def test_a_bind_does_not_hide_a_device_without_a_word(ch_run, small, source, target):
-    done = ch_run.run(small, ["-b", f"{source if target.endswith('file') else source.parent}:{target}"], ["true"])
+    (source.parent / "other").touch()
+    other = source.parent / "other" if target.endswith("file") else source.parent
+    done = ch_run.run(small, ["-b", f"{other}:{target}"], ["true"])
     assert done.returncode == 125
     assert b"would hide '/opt/lab/file'" in done.stderr
 
@@ -178,7 +192,7 @@ def test_a_renamed_node_is_in_a_dev_that_works(ch_run, spec):
         "echo x >/dev/null && echo x >/dev/shm/lab && rm /dev/shm/lab",
         "[ -c /dev/fuse ] && [ -c /dev/pts/ptmx ] && echo usable",
     )
-    assert ch_run.said(request, [], shell(*lines)) == "one\nusable\n"
+    assert ch_run.said(request, [], shell(*lines)) == "one\n/dev/nvidia0\nusable\n"
 
 
 @pytest.mark.parametrize("private", [False, True])
@@ -252,7 +266,11 @@ def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab
         )
         for rank in range(4)
     ]
-    ended = [process.communicate(timeout=60) for process in started]
+    try:
+        ended = [process.communicate(timeout=60) for process in started]
+    finally:
+        for process in started:  # one that failed leaves the others waiting for it
+            process.kill()
     assert [error for _, error in ended] == [""] * 4
     said = [out.split() for out, _ in ended]
     assert [words[:-1] for words in said] == [

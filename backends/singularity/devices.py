@@ -19,6 +19,7 @@ from cdi_hpc.host import Host
 from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, Unsupported, WriteFile
 from cdi_hpc.steps import ROOT, BindHost, MakeDirectory, MakeFile, MakeLink, MountNew, Step
+from cdi_hpc.witness import Witness
 
 DEV = "/dev"
 
@@ -46,7 +47,7 @@ def is_in_dev(action: Action) -> bool:
 
 
 def put_on_host(
-    actions: Iterable[DevAction], host: Host, own: OwnMounts, namespaces: Namespaces
+    actions: Iterable[DevAction], host: Host, own: OwnMounts, namespaces: Namespaces, witness: Witness
 ) -> Iterator[Unsupported]:
     """Make the host's /dev, as the launcher will see it, show what the plan wants.
 
@@ -57,7 +58,7 @@ def put_on_host(
     wanted = list(actions)
     absent = [action for action in wanted if not _has_place(action, host)]
     if absent and namespaces != "no":
-        _replace_dev(wanted, host, own)
+        _replace_dev(wanted, _Shown(host, witness), own)
         return
     for action in wanted:
         needed = not _is_as_wanted(action, host)
@@ -106,6 +107,22 @@ def _cover(action: DevAction, own: OwnMounts) -> None:
 # A /dev of our own ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """The host's /dev, of which everything is shown: so what is added to it makes a plan stale as well."""
+
+    host: Host
+    witness: Witness
+
+    def names(self, directory: str) -> list[str]:
+        """Names in a directory; none if there is no directory."""
+        node = self.host.node(directory)
+        if node is None or node.kind != "directory":
+            return []
+        self.witness.saw(directory, "names")
+        return os.listdir(directory)
+
+
 @dataclass
 class _Directory:
     """A directory of our own /dev that the host's is brought back into, around what the plan has in it."""
@@ -122,7 +139,7 @@ class _Directory:
             self.wanted[first] = action
 
 
-def _replace_dev(wanted: Iterable[DevAction], host: Host, own: OwnMounts) -> None:
+def _replace_dev(wanted: Iterable[DevAction], shown: _Shown, own: OwnMounts) -> None:
     """The whole of the host's /dev, entry by entry, with the plan's among them."""
     top = _Directory()
     for action in wanted:
@@ -135,15 +152,15 @@ def _replace_dev(wanted: Iterable[DevAction], host: Host, own: OwnMounts) -> Non
     # mode=755: in a sticky world-writable directory the kernel refuses "> /dev/null" on another owner's node.
     own.steps.append(MakeDirectory(ROOT + name))
     own.steps.append(MountNew("tmpfs", "dev", ROOT + name, ("noexec", "nosuid"), ("mode=755",)))
-    own.steps += _filled(top, DEV, ROOT + name, host)
+    own.steps += _filled(top, DEV, ROOT + name, shown)
     own.moves.append((name, DEV))
 
 
 _PTS = ("newinstance", "ptmxmode=0666", "mode=0620")
 
 
-def _filled(directory: _Directory, host_path: str, path: str, host: Host) -> Iterator[Step]:
-    for name in sorted({*_names(host_path, host), *directory.wanted, *directory.directories}):
+def _filled(directory: _Directory, host_path: str, path: str, shown: _Shown) -> Iterator[Step]:
+    for name in sorted({*shown.names(host_path), *directory.wanted, *directory.directories}):
         here, there = posixpath.join(path, name), posixpath.join(host_path, name)
         if name in directory.wanted:
             if name in directory.directories:
@@ -151,14 +168,9 @@ def _filled(directory: _Directory, host_path: str, path: str, host: Host) -> Ite
             yield from _made(directory.wanted[name], here)
         elif name in directory.directories:
             yield MakeDirectory(here)
-            yield from _filled(directory.directories[name], there, here, host)
+            yield from _filled(directory.directories[name], there, here, shown)
         else:
-            yield from _brought_back(there, here, host)
-
-
-def _names(directory: str, host: Host) -> list[str]:
-    node = host.node(directory)
-    return os.listdir(directory) if node is not None and node.kind == "directory" else []
+            yield from _brought_back(there, here, shown.host)
 
 
 def _made(action: DevAction, path: str) -> Iterator[Step]:

@@ -157,7 +157,7 @@ class _Dresser:
         # A small /dev shows a node by a bind already, so there is nothing to be gained by another.
         namespaces = "needed" if dev == "minimal" and self.namespaces == "yes" else self.namespaces
         known = [action for action in wanted if devices.place_of(action)]
-        self.lacks += devices.put_on_host(known, self.host, self.own, namespaces)  # type: ignore[arg-type]  # place_of has chosen
+        self.lacks += devices.put_on_host(known, self.host, self.own, namespaces, self.witness)  # type: ignore[arg-type]  # place_of has chosen
         if dev == "minimal":
             for path in map(devices.place_of, known):
                 if path in devices.IN_MINIMAL:

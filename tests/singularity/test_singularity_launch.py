@@ -150,6 +150,14 @@ def test_a_node_that_the_host_does_not_have(apptainer, spec, options):
     assert {"null", "urandom", "pts", "shm", "fd"} <= {*said[3:].split()}
 
 
+def test_what_the_host_gets_later_is_in_a_dev_of_our_own_as_well(apptainer, spec):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        request = spec({"deviceNodes": [{"path": f"{name}/zero", "hostPath": "/dev/zero"}]})
+        assert apptainer.said(request, [], ["ls", name]) == "zero\n"
+        (Path(name) / "later").touch()
+        assert apptainer.said(request, [], ["ls", name]) == "later\nzero\n"
+
+
 def test_a_pseudo_terminal_can_be_had_from_a_dev_of_our_own(apptainer, spec):
     request = spec({"deviceNodes": [{"path": "/dev/lab/zero", "hostPath": "/dev/zero"}]})
     assert (

@@ -90,8 +90,9 @@ class Profile:
         options: those before the subcommand (all of them where there are no subcommands).
         subcommands: those that can take devices; the launcher is left alone with any other. ``getopt`` has none.
         variables: environment variables that may change a plan; ``APPTAINER_*`` stands for all that begin so.
-        capabilities: what else the backend wants to know later, for example ``("squashfs", "yes")``. One is everybody's:
-            ``("cdi-dirs-variable", NAME)`` names a variable with spec directories, for where no option names any.
+        capabilities: what else the backend wants to know later, for example ``("squashfs", "yes")``. One is
+            everybody's: ``("cdi-dirs-variable", NAME)`` names a variable with spec directories, for where no option
+            names any.
         help: text that is added to the launcher's own help.
         looked_at: absolute paths of what else the answers came from, there or not.
 
@@ -130,9 +131,9 @@ class Given:
 class Invocation:
     """A launcher's command line, understood, and put in order.
 
-    ``words`` say what was typed in one order of many: options before the subcommand, the subcommand, options, the image,
-    the command. Each option has words of its own (``-vt`` has become ``-v -t``), ``--`` is gone, and an option that is
-    not passed on is one word, its first name. So a plan with :class:`Keep` fits however a launch is spelled.
+    ``words`` say what was typed in one order of many: options before the subcommand, the subcommand, options, the
+    image, the command. Each option has words of its own (``-vt`` has become ``-v -t``), ``--`` is gone, and an option
+    that is not passed on is one word, its first name. So a plan with :class:`Keep` fits however a launch is spelled.
 
     Attributes:
         words: all of it, after the program's name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Callable, Literal
 
 from cdi_hpc.errors import assert_never
 from cdi_hpc.plan import (
@@ -79,22 +79,34 @@ def how(action: Action, launcher: Launcher) -> str:
 
 def plan_document(plan: Plan, launcher: Launcher) -> dict[str, Any]:
     """The plan for programs (``plan --format json``)."""
+    return document(plan, launcher, lambda action: how(action, launcher))
+
+
+def document(plan: Plan, launcher: str, how_by: Callable[[Action], str]) -> dict[str, Any]:
+    """The same for any launcher.
+
+    Args:
+        plan: the plan.
+        launcher: its name.
+        how_by: how it does an action, or why not.
+
+    """
     return {
         "devices": list(plan.devices),
         "launcher": launcher,
         "privateDev": plan.private_dev,
-        "actions": [_action_document(action, launcher) for action in plan.actions],
+        "actions": [_action_document(action, how_by(action)) for action in plan.actions],
     }
 
 
-def _action_document(action: Action, launcher: Launcher) -> dict[str, Any]:
+def _action_document(action: Action, how_it_is_done: str) -> dict[str, Any]:
     fields = {_camel_case(name): _plain(value) for name, value in vars(action).items() if name != "origin"}
     origin = action.origin
     return {
         "action": type(action).__name__,
         **fields,
         "what": what(action),
-        "how": how(action, launcher),
+        "how": how_it_is_done,
         "origin": {"spec": origin.spec, "device": origin.device, "field": origin.field},
     }
 

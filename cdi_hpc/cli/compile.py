@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
+from cdi_hpc import backends
+from cdi_hpc.backend import Backend
 from cdi_hpc.backends.singularity.handoff import hand_over
 from cdi_hpc.cache_key import Launch
-from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, strict, unknown_hooks
+from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, refuse_for, strict, unknown_hooks
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.launch import native
+from cdi_hpc.launch import beforehand, inheritance, native
+from cdi_hpc.launch.launcher import NotKeptError, compile_launch
 from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
+from cdi_hpc.request import PREFLIGHT_VARIABLE
+
+#: The launcher that is our own.
+EMBEDDED = "embedded"
 
 
 @click.command("compile")
@@ -23,10 +30,10 @@ from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
 @click.option(
     "--for",
     "launcher",
-    type=click.Choice(["embedded"]),
-    default="embedded",
+    metavar="LAUNCHER",
+    default=EMBEDDED,
     show_default=True,
-    help="The launcher: 'embedded' is cdi-hpc run.",
+    help="The launcher: 'embedded' is cdi-hpc run; 'charliecloud', 'singularity', or a program with a backend.",
 )
 @click.option(
     "--handoff", is_flag=True, help="For whichever launcher is called in a step of Slurm's, by variables: srun --cdi."
@@ -65,9 +72,10 @@ def command(
 ) -> None:
     """Compile a launch beforehand, and print the plan's path.
 
-    A later 'cdi-hpc run' of the same devices and image starts from it. Without this, the first one compiles.
+    A later 'cdi-hpc run' of the same devices and image starts from it. Without this, the first one compiles. With
+    --for, so does a later launch by the launcher's drop-in, with a --device option for each DEVICE and no other option
+    that may change the plan ('exec' of launchers that have subcommands).
     """
-    del launcher  # there is one
     cache = _cache(system=system)
     if list_file is not None:
         for words in _lines(list_file):
@@ -75,6 +83,20 @@ def command(
         return
     if not devices:
         raise click.UsageError("Missing argument 'DEVICE...'.")
+    if launcher != EMBEDDED:
+        backend = backends.of_name(launcher)
+        if image == "/":
+            raise click.UsageError(f"Missing option '--image': {launcher} takes no '/'.")
+        of_environment = os.environ.get(PREFLIGHT_VARIABLE, "auto")
+        given = {
+            "--strict": strict,
+            "--unknown-hooks": unknown_hooks != "warn",
+            "--preflight": preflight not in ("auto", of_environment),
+            "--system": system,
+        }
+        refuse_for(launcher, given)
+        click.echo(cache.path_of(_compile_through(backend, devices, image, cdi_dirs, cache)))
+        return
     launch = Launch(
         os.path.realpath(image),
         devices,
@@ -88,6 +110,18 @@ def command(
     said = hand_over if handoff else None
     key = native.compile_launch(launch, cache, os.environ, Reporter(0), everybody=system, hand_over=said)
     click.echo(cache.path_of(key))
+
+
+def _compile_through(
+    backend: Backend, devices: Sequence[str], image: str, cdi_dirs: Sequence[str], cache: PlanCache
+) -> str:
+    environ = inheritance.command_environment()
+    request = beforehand.request_for(backend, devices, image, cdi_dirs, environ, cache.directory)
+    try:
+        return compile_launch(request, cache, environ, Reporter(0))
+    except NotKeptError:
+        what = "a launch of it can't be compiled: what it is made from is not known beforehand"
+        raise CdiError(Problem(f"image {image}", what, "fetch it to a file, and name that")) from None
 
 
 def _cache(*, system: bool) -> PlanCache:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, TypeVar
 
 import click
 
 from cdi_hpc.cli import complain
+from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.request import PREFLIGHT_VARIABLE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -72,6 +74,20 @@ def verbosity(function: F) -> F:
     )
     quiet = click.option("-q", "--quiet", "quiet", count=True, callback=remember, help="Say only what is wrong.")
     return verbose(quiet(function))
+
+
+def refuse_for(launcher: str, options: Mapping[str, bool]) -> None:
+    """Refuse options that the command line of a launcher has no words for.
+
+    Args:
+        launcher: whose name was given with ``--for``.
+        options: which of them were given.
+
+    """
+    fix = "leave it out; the site's configuration can say it"
+    problems = [Problem(option, f"is not for --for {launcher}", fix) for option, given in options.items() if given]
+    if problems:
+        raise CdiError(problems)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,18 @@ from typing import Any
 
 import click
 
-from cdi_hpc import describe, preflight
-from cdi_hpc.cli import PROBLEM
-from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, unknown_hooks, verbosity, visible_devices
+from cdi_hpc import backends, describe, preflight
+from cdi_hpc.cli import PROBLEM, plan_through
+from cdi_hpc.cli.options import (
+    Reporter,
+    cdi_dir,
+    output_format,
+    refuse_for,
+    strict,
+    unknown_hooks,
+    verbosity,
+    visible_devices,
+)
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
@@ -26,10 +35,11 @@ from cdi_hpc.stage import Assembly, CoverFile
 @click.option(
     "--for",
     "launcher",
-    type=click.Choice(["embedded", "bash"]),
+    metavar="LAUNCHER",
     default="embedded",
     show_default=True,
-    help="The launcher: 'embedded' is cdi-hpc run, 'bash' is cdi-hpc script.",
+    help="The launcher: 'embedded' is cdi-hpc run, 'bash' is cdi-hpc script; 'charliecloud', 'singularity', or a "
+    "program with a backend, which need --image.",
 )
 @cdi_dir
 @strict
@@ -54,6 +64,17 @@ def command(
     One row for each edit: what it is, where it is from, and how it is done or why not.
     """
     reporter = Reporter(verbose + quiet)
+    if launcher not in ("embedded", "bash"):
+        backend = backends.of_name(launcher)
+        if image is None:
+            raise click.UsageError(f"Missing option '--image' ('cdi-hpc explain --for {launcher}' goes without).")
+        given = {
+            "--strict": strict,
+            "--unknown-hooks": unknown_hooks != "warn",
+            "--visible-devices": bool(visible),
+        }
+        refuse_for(launcher, given)
+        return plan_through.show(launcher, backend, devices, image, cdi_dirs, output_format, reporter)
     host = LiveHost()
     wanted = Wanted(launcher, devices, cdi_dirs, strict, unknown_hooks, visible=visible)
     plan = plan_devices(wanted, os.environ, host, reporter).plan

@@ -184,19 +184,39 @@ def obtain(backend: Backend, launcher: Launcher, cache: str | None) -> Profile:
         CdiError: the launcher can't be probed.
 
     """
+    profile = kept(backend, launcher, cache)
+    if profile is not None:
+        return profile
+    program = os.path.realpath(launcher.path)
+    profile = checked(backend.probe(launcher.path), backend.name, program)
+    if cache is not None:
+        with contextlib.suppress(OSError):  # it will be probed again
+            write(profile, f"{cache}/{file_name(launcher.command, program)}")
+    return profile
+
+
+def kept(backend: Backend, launcher: Launcher, cache: str | None) -> Profile | None:
+    """The same if it is on disk where the native program takes it; None where it has to be asked for."""
     program = os.path.realpath(launcher.path)
     name = file_name(launcher.command, program)
-    places = [f"{directory}/{PROFILES}/{name}" for directory in launcher.drop_ins]
-    kept = f"{cache}/{name}" if cache is not None else None
-    for path in (*places, *([kept] if kept else [])):
+    paths = [f"{directory}/{PROFILES}/{name}" for directory in launcher.drop_ins]
+    if cache is not None and _is_own(f"{cache}/{name}"):
+        paths.append(f"{cache}/{name}")
+    for path in paths:
         profile = load(path)
         if profile is not None and (profile.program, profile.backend) == (program, backend.name):
             return profile
-    profile = checked(backend.probe(launcher.path), backend.name, program)
-    if kept is not None:
-        with contextlib.suppress(OSError):  # it will be probed again
-            write(profile, kept)
-    return profile
+    return None
+
+
+def _is_own(path: str) -> bool:
+    """Whether a file is the caller's and nobody else could have changed it (``cache_open_file`` in native/cache.c)."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_nlink > 1
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not others
 
 
 def file_name(command: str, program: str) -> str:

@@ -77,7 +77,7 @@ int cache_open_file(const struct cache *cache, const char *name, struct plan_com
     }
     struct stat status;
     if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))
-        plan_complain(complaint, "%s/%s: not used: it is not a regular file", cache->path, name);
+        plan_complain(complaint, "%s/%s: not used: it is not a regular file (remove it)", cache->path, name);
     else if (status.st_uid != cache->owner)
         plan_complain(complaint, "%s/%s: not used: it belongs to user %u, not to %u", cache->path, name,
                       status.st_uid, cache->owner);

@@ -103,7 +103,8 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
     if cache is None:
         return squashfs.leave_as(_run_in_passing(request, environ, reporter))
     prepared = None
-    if compile_and_run:
+    # Without a profile on disk, the native program could not read the command line again.
+    if compile_and_run and profile.kept(backend, found, cache.directory) is not None:
         prepared = _compile_and_become(request, words, cache, environ, reporter)
     return squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared))
 

@@ -457,6 +457,26 @@ def test_without_python_a_launch_without_devices_works_and_one_with_says_what_is
     assert "/no/such/cdi-hpc: can't be executed" in done.stderr
 
 
+def test_a_directory_in_the_place_of_a_profile_is_said_once_and_the_launch_goes_on(site):
+    launched(site, "-d", site.image)
+    (profile,) = site.cache.glob("*.profile")
+    profile.unlink()
+    profile.mkdir()
+    for _ in range(2):
+        done = site.run("lab-run", "--environment", "-d", site.image)
+        assert "env LAB_DEVICE=one" in lines(done)
+        assert done.stderr == f"cdi-hpc: warning: {profile}: not used: it is not a regular file (remove it)\n"
+
+
+def test_a_profile_that_has_another_name_is_replaced(site):
+    launched(site, "-d", site.image)
+    (profile,) = site.cache.glob("*.profile")
+    os.link(profile, site.cache / "another")
+    assert "hard links" in site.run("lab-run", "-d", site.image).stderr
+    done = site.run("lab-run", "-d", site.image, env=NO_PYTHON)
+    assert (f"image {site.image}" in lines(done), done.stderr) == (True, "")
+
+
 def test_a_cache_that_others_can_write_to_is_not_used_and_the_launch_goes_on(site):
     site.cache.mkdir(mode=0o700)
     site.cache.chmod(0o777)

@@ -55,7 +55,11 @@ class Charliecloud:
             style="getopt",
             options=table,
             variables=("CH_IMAGE_STORAGE", "HOME", "TMPDIR", "USER"),
-            capabilities=(*has, *((name, _feature(path, name)) for name in _FEATURES)),
+            capabilities=(
+                ("cdi-dirs-variable", "CH_RUN_CDI_DIRS"),
+                *has,
+                *((name, _feature(path, name)) for name in _FEATURES),
+            ),
             help=options.HELP,
         )
 

@@ -47,6 +47,16 @@ def test_an_image_by_a_relative_path(ch_run, small, own_image, argument):
     assert ch_run.said(small, [], ["cat", "/opt/lab/file"], image=image, cwd=own_image.parent) == HOST_FILE
 
 
+def test_its_own_variable_names_the_directories_of_specs_and_an_option_wins_over_it(ch_run, small):
+    (directory,), (device,) = small.directories, small.devices
+    asked = ["--device", device]
+    env = {"CH_RUN_CDI_DIRS": directory, "CDI_HPC_DIRS": "/no/such/directory"}
+    assert ch_run.said(None, asked, ["cat", "/opt/lab/file"], env=env) == HOST_FILE
+    env = {"CH_RUN_CDI_DIRS": "/no/such/directory"}
+    assert ch_run.run(None, asked, ["cat", "/opt/lab/file"], env=env).returncode == 125
+    assert ch_run.said(small, [], ["cat", "/opt/lab/file"], env=env) == HOST_FILE
+
+
 def test_from_inside_of_the_image(ch_run, small, own_image):
     assert ch_run.said(small, [], ["cat", "/opt/lab/file"], image=own_image, cwd=own_image / "usr") == HOST_FILE
 

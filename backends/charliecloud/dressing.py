@@ -96,6 +96,10 @@ def dress(
     messages = (*assembly.messages, *fitting.messages)
     if not steps:
         return Dressing(_words(fitting), variables, lacks=tuple(fitting.lacks), messages=messages, assembly=assembly)
+    if located.place == "/":  # our mounts would be over the whole of the host, ch-run with it
+        what = "is the host's own root directory, which can't be shown otherwise to ch-run"
+        fix = "name an image, or use 'cdi-hpc run --device DEVICE / COMMAND'"
+        raise CdiError(Problem(f"image {invocation.image}", what, fix))
     image = located.place if located.place != located.path else ""
     if image:  # --mount is for a file, which ours is none any more
         fitting.changes.update((n, ()) for n in fitting.wishes.numbers("--mount"))

@@ -105,6 +105,11 @@ def test_the_mount_point_of_a_file_is_no_option_of_a_directory(lab, tmp_path):
     assert command_line(made, ["--cdi", "-m", "/mnt"], file) == ["--", PLACE]
 
 
+def test_the_hosts_own_root_is_no_image():
+    with pytest.raises(CdiError, match=r"image /: is the host's own root directory, .*cdi-hpc run"):
+        dressed(["--cdi"], Path("/"), [WriteFile("/usr/lib/own", b"", 0o644, ORIGIN)])
+
+
 # Written to -------------------------------------------------------------------------------------------------------
 
 

@@ -67,7 +67,7 @@ def put_on_host(
         elif needed:
             reason = (
                 "the host's /dev shows it otherwise, and changing that takes a user namespace, which is refused here "
-                "or does not go with --fakeroot"
+                "or does not go with --fakeroot or --sharens"
             )
             yield Unsupported(_edit(action), reason, action.origin, fatal=True)
 

@@ -130,8 +130,11 @@ class _Dresser:
         )
 
     def _namespaces(self) -> devices.Namespaces:
-        """What a namespace of ours costs a set-user-ID launcher is its privilege: only where nothing else does."""
-        if self.settings.is_on("fakeroot") or not own_mounts.are_possible():
+        """What a namespace of ours costs a set-user-ID launcher is its privilege: only where nothing else does.
+
+        With --sharens later launches join the first one's namespaces, which they can't from others of their own.
+        """
+        if any(map(self.settings.is_on, ("fakeroot", "sharens"))) or not own_mounts.are_possible():
             return "no"
         return "needed" if self.settings.is_setuid else "yes"
 
@@ -309,7 +312,7 @@ class _Dresser:
     def _mount_new(self, assembly: Assembly, number: int, action: MountFilesystem, target: str) -> None:
         if self.namespaces == "no":
             reason = f"{self.settings.name} has no word for a new {action.fstype}, and user namespaces are refused here"
-            self._lack(action, f"{reason} or do not go with --fakeroot", fatal=True)
+            self._lack(action, f"{reason} or do not go with --fakeroot or --sharens", fatal=True)
             return
         if any(layer.staged_paths(assembly.tree, number)):
             self._lack(action, "another edit makes a file or link in it, which can't be done from outside", fatal=True)

@@ -125,6 +125,21 @@ class Asked(dict):
         return super().get(name, default)
 
 
+@pytest.mark.parametrize("head", [b"", b"hello\n", b"#!/bin/sh\necho\n", bytes(0x437) + b"\x53\xef"])
+def test_a_file_that_is_no_image_is_refused_before_the_launcher_is_started(tmp_path, head):
+    path = tmp_path / "image.img"
+    path.write_bytes(head)
+    with pytest.raises(CdiError, match=r"image\.img: is a file, but neither of SquashFS nor of SIF"):
+        images.locate_file(str(path), PLACE)
+
+
+@pytest.mark.parametrize("line", [b"", b"#!/usr/bin/env run-singularity\n"])
+def test_a_file_that_only_the_launcher_knows_is_left_to_it(tmp_path, line):
+    path = ext3_image(tmp_path)
+    path.write_bytes(line + path.read_bytes())
+    assert images.locate_file(str(path), PLACE).kind == "other"
+
+
 @pytest.mark.parametrize("can_be_read", [True, False])
 @pytest.mark.parametrize("prefixes", ["APPTAINER,SINGULARITY", "SINGULARITY"])
 def test_every_variable_that_is_looked_at_is_in_the_key(image, configuration, tmp_path, prefixes, can_be_read):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from run.launchers import our_words
 
 from cdi_hpc import profile as profiles
 from cdi_hpc.backends.singularity import probe
@@ -165,10 +168,11 @@ def test_a_pseudo_terminal_can_be_had_from_a_dev_of_our_own(apptainer, spec):
     )
 
 
+@pytest.mark.parametrize("option", ["--fakeroot", "--sharens"])
 @pytest.mark.parametrize("path", ["/dev/nvidia0", "/dev/lab/zero"])
-def test_a_renamed_node_is_refused_where_namespaces_do_not_go(by_python, spec, path):
+def test_a_renamed_node_is_refused_where_namespaces_do_not_go(by_python, spec, path, option):
     request = spec({"deviceNodes": [{"path": path, "hostPath": "/dev/zero"}]})
-    done = by_python.run(request, ["--fakeroot"], ["true"])
+    done = by_python.run(request, [option], ["true"])
     assert (done.returncode, done.stderr.count(b"\n")) == (125, 1)
     assert f"deviceNodes {path}".encode() in done.stderr
 
@@ -177,6 +181,20 @@ def test_a_node_outside_of_dev_is_refused(by_python, spec):
     done = by_python.run(spec({"deviceNodes": [{"path": "/opt/zero", "hostPath": "/dev/zero"}]}), [], ["true"])
     assert (done.returncode, done.stderr.count(b"\n")) == (125, 1)
     assert b"nodev" in done.stderr
+
+
+def test_launches_that_share_namespaces_share_the_device(apptainer, small, tmp_path):
+    """The first holds the container open until the second has joined it."""
+    lock = tmp_path / "go"
+    wait = f"touch {lock}.here; while ! test -e {lock}; do sleep 0.1; done"
+    words = [*apptainer.words, "-q", "exec", *our_words(small), "--sharens", apptainer.image]
+    with subprocess.Popen([*words, "sh", "-c", f"{SMALL}; {wait}"], stdout=subprocess.PIPE) as first:
+        while not Path(f"{lock}.here").exists() and first.poll() is None:
+            time.sleep(0.05)
+        second = apptainer.run(small, ["--sharens"], shell(SMALL))
+        lock.touch()
+        assert first.communicate(timeout=60)[0] == SMALL_IS_THERE.encode()
+    assert (second.returncode, second.stdout) == (0, SMALL_IS_THERE.encode()), second.stderr
 
 
 # Mounts ------------------------------------------------------------------------------------------------------------

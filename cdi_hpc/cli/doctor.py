@@ -11,7 +11,8 @@ import click
 from cdi_hpc.cli import PROBLEM, find_runner
 from cdi_hpc.cli.options import cdi_dir, output_format
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.doctor.checks import STATUSES, Question, Result, all_checks, examine
+from cdi_hpc.doctor.checks import STATUSES, Question, Result, examine
+from cdi_hpc.doctor.table import CHECKS
 
 
 @click.command("doctor")
@@ -29,7 +30,7 @@ def command(
     warnings and notes don't count.
     """
     question = Question(devices, image, cdi_dirs, os.environ, find_runner(os.environ) or "")
-    results = [*_with_progress(examine(all_checks(), question, slurm=slurm))]
+    results = [*_with_progress(examine(CHECKS, question, slurm=slurm))]
     if output_format == "json":
         print_json(
             [

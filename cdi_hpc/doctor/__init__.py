@@ -1,6 +1,7 @@
 """What may be wrong with a host, an image or a request, looked for before a launch meets it.
 
-checks.py    a check, a finding, and the table of all checks
+table.py     every check, in order
+checks.py    a check, a finding, and how checks are made
 kernel.py    namespaces, limits, overlays, FUSE
 programs.py  the native runner, launchers, drop-ins, tools
 places.py    directories that we use

@@ -18,11 +18,10 @@ NATIVE = HERE.parents[1] / "native"
 sys.path[:0] = [str(HERE), str(HERE.parent / "native")]
 
 import native_programs  # noqa: E402
+from lab_backend import KIND  # noqa: E402
 
 #: Sources that are a program, not a part of one.
 _PROGRAM = ("run.c", "shim.c", "front.c", "launch.c")
-
-KIND = "lab.example/thing"
 
 #: A distribution that brings the backend, as a site's own would.
 METADATA = "Metadata-Version: 2.1\nName: lab-backend\nVersion: 1.0\n"

@@ -16,6 +16,9 @@ from cdi_hpc.stage import assemble
 from cdi_hpc.steps import MakeDirectory, MakeFile
 from cdi_hpc.witness import Witness
 
+#: Of the devices that launches in these tests ask for.
+KIND = "lab.example/thing"
+
 OPTIONS = (
     Option(("-b", "--bind"), "required", "plan"),
     Option(("-v", "--verbose"), "none", "keep"),

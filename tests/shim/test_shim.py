@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import KIND
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from lab_backend import KIND
 
 DEVICE = f"{KIND}=one"
 

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import KIND
+from lab_backend import KIND
 
 from cdi_hpc.cli import shims
 

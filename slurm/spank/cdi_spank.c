@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 SPANK_PLUGIN(cdi, 1)
@@ -269,10 +270,16 @@ static void say_lines(spank_t spank, const char *level, char *text)
     }
 }
 
+/* What a task says travels by slurmstepd to srun, and is lost if srun hears of the task's end first and has
+ * --kill-on-bad-exit (seen on 22.05, every second time). So every task that fails waits, also one with nothing to say:
+ * another one of its node is saying it. */
+static const struct timespec time_to_be_heard = {.tv_nsec = 250 * 1000 * 1000};
+
 static _Noreturn void fail(spank_t spank, struct plan_complaint *complaint)
 {
     if (complaint->text[0] != '\0')
         say_lines(spank, "error: ", complaint->text);
+    nanosleep(&time_to_be_heard, NULL);
     _exit(FAILED_STATUS);
 }
 

@@ -489,7 +489,7 @@ def test_options_of_compile_are_those_of_the_launch(site, options):
         (("none/such=1",), 1, "none/such"),
         (("--image", "/no/such/image", "lab.example/thing=one"), 1, "/no/such/image"),
         (("--image", "/etc/passwd", "lab.example/thing=one"), 1, "/etc/passwd"),
-        (("--for", "nothing", "lab.example/thing=one"), 2, "nothing"),
+        (("--for", "nothing", "lab.example/thing=one"), 1, "nothing"),
         (("--system", "lab.example/thing=one"), 1, "root"),
     ],
 )

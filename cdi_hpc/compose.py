@@ -36,6 +36,7 @@ from cdi_hpc.steps import (
     MountNew,
     MountOverlay,
     Restrict,
+    StageEntry,
     Step,
 )
 from cdi_hpc.tree import Region, Staged, StagedDirectory, StagedFile, StagedLink, is_software_directory
@@ -125,7 +126,7 @@ class _Composer:
             self._underlay(top, posixpath.join(lower, top[1:]), below, ())
         for path, what in replaced.items():
             source = self._new("stage")
-            self.steps += [_making(source, what), BindStaged(source, _in_root(path), ("nodev", "ro"))]
+            self.steps += [making(source, what), BindStaged(source, _in_root(path), ("nodev", "ro"))]
         self._finish()
 
     def _has_file(self, path: str) -> bool:
@@ -257,18 +258,18 @@ class _Composer:
     def _make_in_place(self, staged: dict[str, Staged]) -> None:
         """Make staged entries in a tmpfs that is part of the container's root."""
         for real_path, what in staged.items():
-            self.steps.append(_making(_in_root(real_path), what))
+            self.steps.append(making(_in_root(real_path), what))
 
     def _make_layer(self, stage: str, target: str, lower: str, staged: dict[str, Staged]) -> None:
         """Make staged entries as a layer: directories that are merged show the layer's mode, so it is the lower's."""
         made = {target}
         for real_path, what in staged.items():
-            for parent in _parents(real_path, target):
+            for parent in parents_between(real_path, target):
                 if parent not in made:
                     made.add(parent)
                     self.steps.append(MakeDirectory(_moved(parent, target, stage), self._mode(parent, target, lower)))
             made.add(real_path)
-            self.steps.append(_making(_moved(real_path, target, stage), what))
+            self.steps.append(making(_moved(real_path, target, stage), what))
 
     def _mode(self, directory: str, target: str, lower: str) -> int:
         path = _moved(directory, target, lower)
@@ -300,7 +301,7 @@ def _moved(path: str, top: str, new_top: str) -> str:
     return posixpath.join(new_top, relative) if relative else new_top
 
 
-def _parents(path: str, top: str) -> list[str]:
+def parents_between(path: str, top: str) -> list[str]:
     """Directories strictly between ``top`` and ``path``, outermost first."""
     parents = []
     parent = posixpath.dirname(path)
@@ -310,7 +311,8 @@ def _parents(path: str, top: str) -> list[str]:
     return parents[::-1]
 
 
-def _making(path: str, what: Staged) -> Step:
+def making(path: str, what: Staged) -> StageEntry:
+    """The step that makes something staged at a path."""
     if isinstance(what, StagedDirectory):
         return MakeDirectory(path, what.mode)
     if isinstance(what, StagedFile):

@@ -25,6 +25,7 @@ from cdi_hpc.backends.singularity import (
 )
 from cdi_hpc.backends.singularity.binds import Source, Staged, bind_words
 from cdi_hpc.backends.singularity.settings import Configuration, Settings, read_configuration
+from cdi_hpc.compose import making
 from cdi_hpc.errors import CdiError, Problem, assert_never
 from cdi_hpc.host import Host
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Unsupported
@@ -319,7 +320,7 @@ class _Dresser:
             return
         name = self.own.mount(action)
         for path, what in assembly.tree.staged_in(number).items():
-            self.own.steps.append(layer.making(f"root{name}{path[len(target) :]}", what))
+            self.own.steps.append(making(f"root{name}{path[len(target) :]}", what))
         self._bind(self.own.on_host(name), target, read_only="ro" in action.flags)
 
     # An image that can't be read --------------------------------------------------------------------------------

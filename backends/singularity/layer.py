@@ -6,7 +6,8 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cdi_hpc.errors import CdiError, Problem, assert_never
+from cdi_hpc.compose import making, parents_between
+from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.plan import Bind
 from cdi_hpc.stage import Assembly
 from cdi_hpc.steps import MakeDirectory, MakeFile, MakeLink, StageEntry
@@ -60,23 +61,7 @@ def _mode(tree: ContainerTree, directory: str) -> int:
 
 
 def _parents(path: str) -> list[str]:
-    parents = []
-    parent = posixpath.dirname(path)
-    while parent != "/":
-        parents.append(parent)
-        parent = posixpath.dirname(parent)
-    return parents[::-1]
-
-
-def making(path: str, what: Staged) -> StageEntry:
-    """The entry of the stage that something staged becomes."""
-    if isinstance(what, StagedDirectory):
-        return MakeDirectory(path, what.mode)
-    if isinstance(what, StagedFile):
-        return MakeFile(path, what.content, what.mode)
-    if isinstance(what, StagedLink):
-        return MakeLink(path, what.points_to)
-    return assert_never(what)
+    return parents_between(path, "/")
 
 
 @dataclass

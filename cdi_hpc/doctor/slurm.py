@@ -40,7 +40,7 @@ _PLUGIN_DIRECTORIES = ("/usr/lib/*/slurm-wlm", "/usr/lib64/slurm", "/usr/lib/slu
 #: Seconds that a program of Slurm's has.
 _PATIENCE = 20
 
-_INSTALL = "make -C slurm/spank with this Slurm's headers, and install it (docs/hpc.md)"
+_INSTALL = "make -C slurm/spank with this Slurm's headers, and install it (docs/slurm.md)"
 
 
 # Configuration files --------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_roots_plan_serves_every_user_whatever_roots_umask_is(everybodys):
 
 
 def test_with_roots_plan_the_images_accounts_are_all_there_are(everybodys):
-    """docs/hpc.md says so: root does not know who will come."""
+    """docs/administration.md says so: root does not know who will come."""
     site = everybodys
     _, shared = session(site, compile_for_all(site), launch(site, "sh", "-c", "md5sum </etc/passwd"))
     (image,) = session(site, f"md5sum <{shlex.quote(str(site.image))}/etc/passwd")

@@ -19,7 +19,6 @@ from cdi_hpc.cli.commands import cdi_hpc as program
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("tests/**/*.md")])
-HPC = (PROJECT / "docs/hpc.md").read_text("utf-8")
 #: All pages for readers, as one text.
 DOCS = "\n".join(page.read_text("utf-8") for page in sorted((PROJECT / "docs").glob("*.md")))
 README = (PROJECT / "README.md").read_text("utf-8")
@@ -51,10 +50,10 @@ def long_options(*, hidden: bool) -> dict[str, set[str]]:
 
 
 def section(title: str) -> str:
-    """The text under a heading, up to the next heading of any level."""
-    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", HPC, re.MULTILINE | re.DOTALL)
-    assert found is not None, f"docs/hpc.md has no section {title!r}"
-    return found[1]
+    """The text under a heading of any page, up to the next heading of any level."""
+    found = re.findall(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", DOCS, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1, f"{len(found)} sections of docs/*.md are called {title!r}"
+    return found[0]
 
 
 def rows(title: str) -> list[list[str]]:
@@ -71,14 +70,21 @@ def test_a_link_leads_to_a_file_that_is_there(page: Path):
     assert missing == []
 
 
-def test_a_link_within_a_page_leads_to_a_heading():
-    headings = [
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub and the site make them of its headings."""
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {
         re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in HPC.splitlines()
+        for line in text.splitlines()
         if line.startswith("#")
-    ]
-    targets = re.findall(r"\]\(#([^)]+)\)", HPC) + re.findall(r"\]\(docs/hpc\.md#([^)]+)\)", README)
-    assert [target for target in targets if target not in headings] == []
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_a_link_to_a_place_in_a_page_leads_to_a_heading(page: Path):
+    links = re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text("utf-8"))
+    inside = [(page.parent / file if file else page, anchor) for file, anchor in links if "://" not in file]
+    assert [f"{file.name}#{anchor}" for file, anchor in inside if anchor not in headings(file)] == []
 
 
 @pytest.mark.parametrize("command", [name for name, _ in commands()])

@@ -16,7 +16,7 @@ def test_every_argument_is_explained_in_the_sample():
 
 
 def test_every_argument_is_explained_in_the_manual():
-    text = (PROJECT / "docs/hpc.md").read_text().partition("## The plugin's arguments\n")[2].partition("\n## ")[0]
+    text = (PROJECT / "docs/slurm.md").read_text().partition("## The plugin's arguments\n")[2].partition("\n## ")[0]
     assert sorted(re.findall(r"^\| `([\w-]+)=", text, re.MULTILINE)) == ARGUMENTS
 
 

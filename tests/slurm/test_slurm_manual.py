@@ -10,7 +10,7 @@ import pytest
 from docs.page_examples import Block, blocks, matches
 from slurm_site import PATH, PROJECT
 
-PAGE = [block for block in blocks(PROJECT / "docs/hpc.md", "docs/hpc.md") if "shown: it takes" in block.use]
+PAGE = [block for block in blocks(PROJECT / "docs/slurm.md", "docs/slurm.md") if "shown: it takes" in block.use]
 SHOWN = [block for block in PAGE if block.use == "shown: it takes a Slurm cluster with the plugin"]
 BY_HAND = [block for block in PAGE if "slurm-lab start" in block.text]
 

@@ -45,7 +45,7 @@ class Compiled:
 
 def compile_steps(steps: Iterable[Step]) -> Compiled:
     """Steps of :mod:`cdi_hpc.compose` for the native runner, which needs no workspace."""
-    compiler = _Compiler()
+    compiler = StepCompiler()
     for step in steps:
         compiler.add(step)
     return compiler.compiled
@@ -89,7 +89,9 @@ def _word(word: Word) -> wire.Word:
     return assert_never(word)
 
 
-class _Compiler:
+class StepCompiler:
+    """Takes steps one by one; ``compiled`` is what they have become so far."""
+
     def __init__(self) -> None:
         self.compiled = Compiled()
         self.layers: dict[str, str] = {}

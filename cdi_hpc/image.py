@@ -143,11 +143,13 @@ class OpenImage:
         directory: absolute path without links of its root directory.
         attended: something of ours keeps it readable (a FUSE server, an unpacked copy) and has to be ended
             afterwards: the launching process stays. It is in a user and mount namespace of its own by then.
+        served: path of the file that is mounted there, "" if there is none.
 
     """
 
     directory: str
     attended: bool = False
+    served: str = ""
 
 
 @contextlib.contextmanager
@@ -170,4 +172,4 @@ def open_image(path: str) -> Iterator[OpenImage]:
     from cdi_hpc.launch import squashfs
 
     with squashfs.mounted(image.path, image.offset) as directory:
-        yield OpenImage(directory, attended=True)
+        yield OpenImage(directory, attended=True, served=image.path if os.path.ismount(directory) else "")

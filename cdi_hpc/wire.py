@@ -320,7 +320,7 @@ Step = Union[Mkdir, Mkfile, Copy, Symlink, Bind, BindStaged, Overlay, Mount, Res
 Word = Union[Arg, KeepArg, StageArg]
 Record = Union[Origin, Warn, Note, Env, Default, Program, Word, Squashfs, Peers, Step, Place, Move]
 
-_STEPS = (Mkdir, Mkfile, Copy, Symlink, Bind, BindStaged, Overlay, Mount, Restrict)
+STEPS = (Mkdir, Mkfile, Copy, Symlink, Bind, BindStaged, Overlay, Mount, Restrict)
 _ROOT_MAKERS = (Bind, Overlay, Mount)
 _WORDS = (Arg, KeepArg, StageArg)
 _STAGE_USERS = (Copy, BindStaged, Overlay, StageArg)
@@ -396,7 +396,7 @@ class _Order:
     def note(self, record: Record) -> None:
         """It has been written."""
         self.seen.add(type(record))
-        self.has_steps = self.has_steps or isinstance(record, _STEPS)
+        self.has_steps = self.has_steps or isinstance(record, STEPS)
         if isinstance(record, SameFile):
             self.files.add(record.path)
         elif isinstance(record, Squashfs):
@@ -416,7 +416,7 @@ class _Order:
             return "there is no tree yet"
         if isinstance(record, Move) and Place not in self.seen:
             return "the tree has not been put at a place"
-        return self._misplaced_step(record) if isinstance(record, _STEPS) else ""
+        return self._misplaced_step(record) if isinstance(record, STEPS) else ""
 
     def _misplaced_step(self, step: Step) -> str:
         at_root = step.place == "/"

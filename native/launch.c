@@ -108,6 +108,56 @@ char **launch_environment(const struct plan *plan, const struct values *given)
     return environment;
 }
 
+void tell_environment(const struct plan *plan, int verbosity)
+{
+    struct plan_record record;
+    if (verbosity < 1)
+        return;
+    for (size_t cursor = 0; plan_next(plan, &cursor, &record);)
+        if (record.kind == PLAN_ENV ||
+            (record.kind == PLAN_DEFAULT && !is_set(environ, count_inherited(), record.field[0])))
+            say("step", "env %s", record.field[0]);
+}
+
+/* A word as a shell takes it, behind what is there: as shlex.quote() of Python. False where there is no room. */
+static bool add_word(struct plan_complaint *line, size_t *used, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%_+=:,./-";
+    bool quoted = word[strspn(word, plain)] != '\0' || *word == '\0';
+    size_t room = sizeof line->text - *used, length = 0;
+    for (const char *at = word; *at != '\0'; at++)
+        length += quoted && *at == '\'' ? strlen("'\"'\"'") : 1;
+    if (room < length + sizeof " ''")
+        return false;
+    char *end = line->text + *used;
+    *end++ = ' ';
+    if (quoted)
+        *end++ = '\'';
+    for (; *word != '\0'; word++) {
+        if (quoted && *word == '\'')
+            end = stpcpy(end, "'\"'\"'");
+        else
+            *end++ = *word;
+    }
+    if (quoted)
+        *end++ = '\'';
+    *end = '\0';
+    *used = (size_t)(end - line->text);
+    return true;
+}
+
+void tell_command(const char *program, char *const *arguments, int verbosity)
+{
+    struct plan_complaint line = {.text = "exec"};
+    size_t used = strlen(line.text);
+    if (verbosity < 1)
+        return;
+    bool whole = add_word(&line, &used, program);
+    for (; whole && *arguments != NULL; arguments++)
+        whole = add_word(&line, &used, *arguments);
+    say("step", "%s%s", line.text, whole ? "" : " ...");
+}
+
 void remove_private_variables(void)
 {
     char **kept = environ;

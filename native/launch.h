@@ -11,6 +11,11 @@
  * is none. The strings belong to where they came from; NULL where there is no memory. */
 char **launch_environment(const struct plan *plan, const struct values *given);
 
+/* Tell, where that much is wanted, which variables the plan sets; and which command is executed, as a shell takes it.
+ * What is longer than a line of ours ends with "...". As cdi_hpc/launch/telling.py. */
+void tell_environment(const struct plan *plan, int verbosity);
+void tell_command(const char *program, char *const *arguments, int verbosity);
+
 /* Take away what is between us and the Python front, for a program that is executed with our own environment. */
 void remove_private_variables(void);
 

@@ -119,6 +119,9 @@ struct plan_options {
     void (*tell)(const char *line); /* called before each step, or NULL */
 };
 
+/* A step in one line, as it is told before it is done. False for a record that is none. */
+bool plan_tell(const struct plan_record *record, struct plan_complaint *line);
+
 /* Make the container's tree, and go there or put it at the plan's `place`. Afterwards the working directory is /: the
  * one before may be covered now, and has to be entered again by its path. Only after plan_fresh, plan_serve and
  * plan_enter, in a process with one thread. */

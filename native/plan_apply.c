@@ -373,49 +373,47 @@ static int do_step(struct work *work, const struct plan_record *record, bool *re
     return 0;
 }
 
-/* A step in words, "" for a record that is none; with `error`, why it failed. Container path first. */
-static void describe(const struct plan_record *record, const char *error, struct plan_complaint *line)
+/* Why a step failed; "" for a record that is none. Container path first. */
+static void complain_of(const struct plan_record *record, const char *reason, struct plan_complaint *line)
 {
     const char *const *field = record->field;
-    const char *separator = error == NULL ? "" : ": ", *reason = error == NULL ? "" : error;
-    const char *cannot = error == NULL ? "" : "can't ";
     line->text[0] = '\0';
     switch (record->kind) {
     case PLAN_SQUASHFS:
-        plan_complain(line, "%s: %smount it at %s with squashfuse%s%s", field[0], cannot, field[1], separator, reason);
+        plan_complain(line, "%s: can't mount it at %s with squashfuse: %s", field[0], field[1], reason);
         break;
     case PLAN_MKDIR:
-        plan_complain(line, "%s: %smake the directory%s%s", field[0], cannot, separator, reason);
+        plan_complain(line, "%s: can't make the directory: %s", field[0], reason);
         break;
     case PLAN_MKFILE:
-        plan_complain(line, "%s: %smake the file%s%s", field[0], cannot, separator, reason);
+        plan_complain(line, "%s: can't make the file: %s", field[0], reason);
         break;
     case PLAN_COPY:
-        plan_complain(line, "%s: %swrite the file%s%s", field[1], cannot, separator, reason);
+        plan_complain(line, "%s: can't write the file: %s", field[1], reason);
         break;
     case PLAN_SYMLINK:
-        plan_complain(line, "%s: %smake the link to %s%s%s", field[0], cannot, field[1], separator, reason);
+        plan_complain(line, "%s: can't make the link to %s: %s", field[0], field[1], reason);
         break;
     case PLAN_BIND:
-        plan_complain(line, "%s: %sbind %s there%s%s", field[1], cannot, field[0], separator, reason);
+        plan_complain(line, "%s: can't bind %s there: %s", field[1], field[0], reason);
         break;
     case PLAN_BINDSTAGED:
-        plan_complain(line, "%s: %sbind our file %s there%s%s", field[1], cannot, field[0], separator, reason);
+        plan_complain(line, "%s: can't bind our file %s there: %s", field[1], field[0], reason);
         break;
     case PLAN_OVERLAY:
-        plan_complain(line, "%s: %slay %s over %s there%s%s", field[0], cannot, field[1], field[2], separator, reason);
+        plan_complain(line, "%s: can't lay %s over %s there: %s", field[0], field[1], field[2], reason);
         break;
     case PLAN_MOUNT:
-        plan_complain(line, "%s: %smount %s there%s%s", field[2], cannot, field[0], separator, reason);
+        plan_complain(line, "%s: can't mount %s there: %s", field[2], field[0], reason);
         break;
     case PLAN_RESTRICT:
-        plan_complain(line, "%s: %sset %s%s%s", field[0], cannot, field[1], separator, reason);
+        plan_complain(line, "%s: can't set %s: %s", field[0], field[1], reason);
         break;
     case PLAN_PLACE:
-        plan_complain(line, "%s: %sput the tree over it%s%s", field[0], cannot, separator, reason);
+        plan_complain(line, "%s: can't put the tree over it: %s", field[0], reason);
         break;
     case PLAN_MOVE:
-        plan_complain(line, "%s: %smove the tree's %s there%s%s", field[1], cannot, field[0], separator, reason);
+        plan_complain(line, "%s: can't move the tree's %s there: %s", field[1], field[0], reason);
         break;
     case PLAN_KEY:
     case PLAN_OWNER:
@@ -442,10 +440,7 @@ static void describe(const struct plan_record *record, const char *error, struct
 static void tell_step(const struct plan_options *options, const struct plan_record *record)
 {
     struct plan_complaint line;
-    if (options->tell == NULL)
-        return;
-    describe(record, NULL, &line);
-    if (line.text[0] != '\0')
+    if (options->tell != NULL && plan_tell(record, &line))
         options->tell(line.text);
 }
 
@@ -460,11 +455,11 @@ static enum plan_applied explain(const struct work *work, const struct plan_reco
         return PLAN_OVERLAY_REFUSED;
     }
     if (record->kind != PLAN_SQUASHFS) {
-        describe(record, error, complaint);
+        complain_of(record, error, complaint);
         return PLAN_FAILED;
     }
     bool spoke = words_of_server(&work->plan->server, &said);
-    describe(record, spoke ? said.text : error, complaint);
+    complain_of(record, spoke ? said.text : error, complaint);
     return PLAN_IMAGE_REFUSED;
 }
 

@@ -92,6 +92,7 @@ static int replay(struct launch *launch)
         return without_server(launch, complaint.text);
     plan_complain(&complaint, "no memory is left");
     report(&launch->plan, launch->options.verbosity);
+    tell_environment(&launch->plan, launch->options.verbosity);
     if (environment != NULL && plan_enter(&complaint))
         applied = plan_apply(&launch->plan, &options, &complaint);
     if (applied == PLAN_IMAGE_REFUSED)
@@ -99,8 +100,11 @@ static int replay(struct launch *launch)
     if (applied == PLAN_OVERLAY_REFUSED)
         return without_overlay(launch, complaint.text);
     if (applied == PLAN_APPLIED && launch_directory(launch->options.workdir, launch->cwd, &complaint) &&
-        plan_drop_privileges(true, &complaint))
-        return launch_command(launch->options.command, environment);
+        plan_drop_privileges(true, &complaint)) {
+        char **command = launch->options.command;
+        tell_command(command[0], command + 1, launch->options.verbosity);
+        return launch_command(command, environment);
+    }
     say("error", "%s", complaint.text);
     return FAILED;
 }

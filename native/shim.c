@@ -207,10 +207,12 @@ static int replay(struct shim *shim)
                                     invocation->command, &complaint);
     enum plan_applied applied = environment == NULL || words == NULL ? PLAN_FAILED : PLAN_APPLIED;
     report(&shim->plan, shim->verbosity);
+    tell_environment(&shim->plan, shim->verbosity);
     if (applied == PLAN_APPLIED && shim->plan.has_steps)
         applied = dress(shim, &complaint);
     switch (applied) {
     case PLAN_APPLIED:
+        tell_command(shim->plan.program, words + 1, shim->verbosity);
         execve(shim->plan.program, words, environment);
         return say_failure(shim->plan.program);
     case PLAN_OVERLAY_REFUSED:

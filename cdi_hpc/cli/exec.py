@@ -106,7 +106,7 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
     # Without a profile on disk, the native program could not read the command line again.
     if compile_and_run and profile.kept(backend, found, cache.directory) is not None:
         prepared = _compile_and_become(request, words, cache, environ, reporter)
-    return squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared))
+    return squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared, reporter.telling()))
 
 
 def _cache(reporter: Reporter) -> PlanCache | None:
@@ -136,7 +136,7 @@ def _run_in_passing(request: launcher.Request, environ: Mapping[str, str], repor
         status = process.FAILED
         try:
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-            status = squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared))
+            status = squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared, reporter.telling()))
         except CdiError as error:
             for problem in error.problems:
                 complain("error", str(problem))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
 from cdi_hpc.cli import complain
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.request import PREFLIGHT_VARIABLE
+
+if TYPE_CHECKING:
+    from cdi_hpc.launch.telling import Telling
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,7 +74,12 @@ def verbosity(function: F) -> F:
         return count if parameter.name == "verbose" else -count
 
     verbose = click.option(
-        "-v", "--verbose", "verbose", count=True, callback=remember, help="Say more: notes, and what was skipped."
+        "-v",
+        "--verbose",
+        "verbose",
+        count=True,
+        callback=remember,
+        help="Say more: notes, what was skipped, and each step of a launch.",
     )
     quiet = click.option("-q", "--quiet", "quiet", count=True, callback=remember, help="Say only what is wrong.")
     return verbose(quiet(function))
@@ -105,3 +114,11 @@ class Reporter:
         """Something for the curious."""
         if self.level >= 1:
             complain("note", str(text))
+
+    def telling(self) -> Telling | None:
+        """Who tells of each step of a launch, None where that is too much."""
+        if self.level < 1:
+            return None
+        from cdi_hpc.launch.telling import Telling
+
+        return Telling(self.note, partial(complain, "step"))

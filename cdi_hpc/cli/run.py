@@ -189,5 +189,5 @@ def _run(
         assembly = embedded.prepare(plan, opened.directory, host, run_options)
         native.say_about(plan, assembly.messages, reporter)
         native.check_libraries(assembly, launch, reporter)
-        status = embedded.run(plan, assembly, words, run_options, attended=opened.attended)
+        status = embedded.run(plan, assembly, words, run_options, image=opened, telling=reporter.telling())
     return squashfs.leave_as(status)

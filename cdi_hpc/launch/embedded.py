@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
+from cdi_hpc import wire
 from cdi_hpc.compose import Composition, Mode, compose
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
+from cdi_hpc.image import OpenImage
 from cdi_hpc.image_files import ImageFiles
 from cdi_hpc.launch import inheritance, kernel, process, runner, squashfs
 from cdi_hpc.launch.base import base_actions, user_binds
@@ -20,6 +22,9 @@ from cdi_hpc.plan import Plan, SetEnv
 from cdi_hpc.stage import Assembly, assemble
 from cdi_hpc.steps import ROOT
 from cdi_hpc.witness import Witness
+
+if TYPE_CHECKING:
+    from cdi_hpc.launch.telling import Telling
 
 _NO_OVERLAY_FIX = "leave out --stage=underlay, or where the kernel refuses overlays, --writable-tmpfs"
 
@@ -84,34 +89,74 @@ def prepare(
     return assemble([*before, *user_binds(options.binds, host), *plan.actions], image, witness, files)
 
 
-def run(plan: Plan, assembly: Assembly, command: Sequence[str], options: RunOptions, *, attended: bool = False) -> int:
+def run(
+    plan: Plan,
+    assembly: Assembly,
+    command: Sequence[str],
+    options: RunOptions,
+    *,
+    image: OpenImage,
+    telling: Telling | None = None,
+) -> int:
     """Become the command inside the container, or where the image is attended, wait for it.
 
+    Args:
+        plan: what is given to the container.
+        assembly: the same in the image's tree.
+        command: and its arguments.
+        options: what else was asked for.
+        image: as it was opened.
+        telling: is told of each step.
+
     Returns:
-        The command's exit status, or the negative number of the signal that ended it; only if ``attended``.
+        The command's exit status, or the negative number of the signal that ended it; only if the image is attended.
 
     Raises:
         CdiError: a namespace, a mount or the working directory was refused; the command has not begun.
 
     """
     planned = [(action.name, action.value) for action in plan.actions if isinstance(action, SetEnv)]
-    env = process.environment(inheritance.command_environment(), planned, options.env)
-    current = _current_directory()
-    points = mount_points()
-    if attended:  # it needed the namespaces itself
-        return _attend(assembly, command, env, current, points, options)
+    launch = _Launch(
+        assembly,
+        command,
+        process.environment(inheritance.command_environment(), planned, options.env),
+        tuple(f"{name}={value}" for name, value in planned),
+        _current_directory(),
+        mount_points(),
+        options,
+        image,
+        telling,
+    )
+    if image.attended:  # it needed the namespaces itself
+        return _attend(launch)
     runner.enter_namespaces()
-    return _become(assembly, command, env, current, points, options)
+    return _become(launch)
 
 
-def _attend(
-    assembly: Assembly,
-    command: Sequence[str],
-    env: dict[str, str],
-    current: str,
-    points: tuple[str, ...],
-    options: RunOptions,
-) -> int:
+@dataclass(frozen=True)
+class _Launch:
+    """All that is known before the first mount.
+
+    Attributes:
+        env: the command's environment.
+        planned: the plan's part of it, ``NAME=VALUE``.
+        current: the working directory.
+        points: mount points of the host.
+
+    """
+
+    assembly: Assembly
+    command: Sequence[str]
+    env: Mapping[str, str]
+    planned: tuple[str, ...]
+    current: str
+    points: tuple[str, ...]
+    options: RunOptions
+    image: OpenImage
+    telling: Telling | None
+
+
+def _attend(launch: _Launch) -> int:
     pid = os.fork()
     if pid:
         return squashfs.supervise(pid)
@@ -120,7 +165,7 @@ def _attend(
         # pivot_root(2) takes along every process of the mount namespace. What attends the image would find its own
         # /etc in the image, and wait for itself when it opens a library at its end.
         kernel.unshare(kernel.CLONE_NEWNS)
-        _become(assembly, command, env, current, points, options)
+        _become(launch)
     except CdiError as error:
         sys.stderr.write("".join(f"cdi-hpc: error: {problem}\n" for problem in error.problems))
     except OSError as error:
@@ -131,38 +176,33 @@ def _attend(
         os._exit(process.FAILED)
 
 
-def _become(
-    assembly: Assembly,
-    command: Sequence[str],
-    env: dict[str, str],
-    current: str,
-    points: tuple[str, ...],
-    options: RunOptions,
-) -> NoReturn:
-    modes: tuple[Mode, ...] = ("overlay", "underlay") if options.stage == "auto" else (options.stage,)
+def _become(launch: _Launch) -> NoReturn:
     umask = os.umask(0)
     drop_privileges = process.import_nothing_more()
     workspace = runner.Workspace()
-    _build(workspace, assembly, modes, points, options)
+    _build(workspace, launch)
     os.umask(umask)
     workspace.become_root(ROOT)
-    process.enter_directory(options.workdir, current)
+    process.enter_directory(launch.options.workdir, launch.current)
     drop_privileges()
-    process.execute(command, env)
+    if launch.telling is not None:
+        launch.telling.command(launch.command[0], launch.command[1:])
+    process.execute(launch.command, launch.env)
 
 
-def _build(
-    workspace: runner.Workspace,
-    assembly: Assembly,
-    modes: tuple[Mode, ...],
-    points: tuple[str, ...],
-    options: RunOptions,
-) -> None:
+def _build(workspace: runner.Workspace, launch: _Launch) -> None:
+    options = launch.options
+    modes: tuple[Mode, ...] = ("overlay", "underlay") if options.stage == "auto" else (options.stage,)
     for mode in modes:
-        composition = Composition(mode, points, runner.HOST_PREFIX, writable=options.writable_tmpfs)
+        composition = Composition(mode, launch.points, runner.HOST_PREFIX, writable=options.writable_tmpfs)
         check_mode(mode, options)
+        steps = compose(launch.assembly, composition)
+        if launch.telling is not None:
+            launch.telling.begin(steps, (), launch.planned)
+            if launch.image.served:
+                launch.telling.record(wire.Squashfs(launch.image.served, launch.image.directory))
         try:
-            workspace.apply(compose(assembly, composition))
+            workspace.apply(steps, launch.telling.before if launch.telling else None)
         except runner.OverlayRefusedError as refused:
             if mode == modes[-1]:
                 what = f"the kernel refuses an overlay on this image: {refused.error.strerror}"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cdi_hpc import planning, preflight, wire
 from cdi_hpc.backend import Backend, Dressing, Keep, Located, Peers, StagePath, Text, Word
@@ -30,6 +30,9 @@ from cdi_hpc.planning import Wanted, is_this_jobs_alone, judged, load_configurat
 from cdi_hpc.profile import Launcher
 from cdi_hpc.request import PREFLIGHT_VARIABLE
 from cdi_hpc.witness import Recorder, Witness
+
+if TYPE_CHECKING:
+    from cdi_hpc.launch.telling import Telling
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def compile_launch(
             records, dressing = native.settled(translate_once, report)
             compiled = compile_dressing(dressing, request.launch.profile.program)
             owner = (caller.uid, caller.gid) if caller else (0, 0)
-            cache.write(key, owner, [*records, *compiled.records], compiled.stage)
+            cache.write(key, owner, [*records, *native.told(compiled), *compiled.records], compiled.stage)
             cache.collect_if_due(partial(planning.cache_bounds, environ, everybody=everybody))
     return key
 
@@ -213,6 +216,7 @@ def run(
     environ: Mapping[str, str],
     report: Report,
     prepared: Prepared | None = None,
+    telling: Telling | None = None,
 ) -> int:
     """Launch without the native runner: become the launcher, or wait for it where its image has to be served.
 
@@ -222,6 +226,7 @@ def run(
         environ: the environment.
         report: is told what a launch tells its user.
         prepared: what is done, if that is known already.
+        telling: is told of each step.
 
     Returns:
         Exit status, or the negative number of the signal that ended it (:func:`squashfs.leave_as`).
@@ -241,7 +246,10 @@ def run(
     env = launcher_environment(dressing, environ)
     if dressing.steps and dressing.peers and not _is_first(dressing.peers, dressing.squashfs, env, cache.directory):
         dressing = replace(dressing, steps=(), squashfs="", moves=())
-    return placing.become_launcher(request.launch.profile.program, argv, env, dressing)
+    if telling is not None:
+        planned = (v for v in dressing.variables if not (v.default and v.name in environ))
+        telling.begin(dressing.steps, dressing.stage, (f"{each.name}={each.value}" for each in planned))
+    return placing.become_launcher(request.launch.profile.program, argv, env, dressing, telling)
 
 
 def _is_first(which: Peers, served: str, environ: Mapping[str, str], directory: str) -> bool:

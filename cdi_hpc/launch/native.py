@@ -5,20 +5,20 @@ from __future__ import annotations
 import glob
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Callable, TypeVar
 
 from cdi_hpc import allocation, planning, preflight, wire
 from cdi_hpc.cache_key import Caller, Launch, cache_key
-from cdi_hpc.compile import compile_steps, origins
+from cdi_hpc.compile import Compiled, compile_steps, origins
 from cdi_hpc.compose import Composition, compose
 from cdi_hpc.config import Configuration, Strictness
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import Image, read_image
-from cdi_hpc.launch import embedded, handoff, runner
+from cdi_hpc.launch import embedded, handoff, runner, telling
 from cdi_hpc.launch.handoff import HandOver
 from cdi_hpc.lookup import Report, read_registry
 from cdi_hpc.mountinfo import mount_points
@@ -114,9 +114,14 @@ def compile_launch(
                 partial(_translate, launch, environ, place, everybody=everybody, hand_over=hand_over), report
             )
             compiled = compile_steps(steps)
-            cache.write(key, owner, [*records, *compiled.records], compiled.stage)
+            cache.write(key, owner, [*records, *told(compiled), *compiled.records], compiled.stage)
             cache.collect_if_due(partial(planning.cache_bounds, environ, everybody=everybody))
     return key
+
+
+def told(compiled: Compiled) -> Iterator[wire.Note]:
+    """What the stage holds, for launches with ``-v``: they only see that it is laid over the image."""
+    return map(wire.Note, telling.staged(compiled))
 
 
 def settled(translate_once: Callable[[Messages], T], report: Report) -> T:

@@ -7,6 +7,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Sequence
+from typing import Callable
 
 from cdi_hpc.errors import CdiError, Problem, assert_never
 from cdi_hpc.launch import kernel
@@ -162,8 +163,12 @@ class Workspace:
         kernel.umount("/work", kernel.MNT_DETACH)
         self._fresh()
 
-    def apply(self, steps: Sequence[Step]) -> None:
+    def apply(self, steps: Sequence[Step], tell: Callable[[Step], None] | None = None) -> None:
         """Do the steps in order.
+
+        Args:
+            steps: of :mod:`cdi_hpc.compose`.
+            tell: is called before each of them.
 
         Raises:
             OverlayRefusedError: the kernel refused the first overlay, for a reason that an underlay avoids.
@@ -171,6 +176,8 @@ class Workspace:
 
         """
         for step in steps:
+            if tell is not None:
+                tell(step)
             try:
                 self._do(step)
             except OSError as error:

@@ -430,9 +430,10 @@ def test_verbose_tells_each_step(cache, place):
     assert done.stderr.splitlines() == [
         "cdi-hpc: note: a note",
         "cdi-hpc: warning: a warning",
-        "cdi-hpc: step: /: bind / there",
-        f"cdi-hpc: step: {place}: mount tmpfs there",
-        f"cdi-hpc: step: {place}/d: make the directory",
+        "cdi-hpc: step: bind / -> /",
+        f"cdi-hpc: step: mount tmpfs -> {place} (nosuid)",
+        f"cdi-hpc: step: directory {place}/d",
+        "cdi-hpc: step: exec true",
     ]
 
 
@@ -441,7 +442,7 @@ def test_verbose_tells_each_step(cache, place):
     [
         ([], ["warning: w"]),
         (["-q"], []),
-        (["-v"], ["warning: w", "note: n", "step: /: bind / there"]),
+        (["-v"], ["warning: w", "note: n", "step: bind / -> /", "step: exec true"]),
         (["-vq"], ["warning: w"]),
     ],
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_site import Site, build, wait_until, working_below
+from slurm_site import ConfiguredSite, Site, build, wait_until, working_below
 
 #: Who runs the daemons. As root, jobs are those of another user; else all is one user's.
 DAEMONS = ["own", pytest.param("root", marks=pytest.mark.root)]
@@ -29,23 +29,21 @@ def built() -> Iterator[tuple[Path, Path]]:
     shutil.rmtree(top)
 
 
-@pytest.fixture(scope="module", params=DAEMONS)
-def cluster(request, built, lab) -> Iterator[Site]:
-    """Two nodes with eight GPUs each."""
-    site = Site(Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir="/tmp")), *built)
+def begun(kind: type[Site], built: tuple[Path, Path], *words: str) -> Iterator[Site]:
+    """Two nodes with eight GPUs each, until the end."""
+    site = kind(Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir="/tmp")), *built)
     site.top.chmod(0o755)
     home = site.top / "home"
     home.mkdir(mode=0o777)
     home.chmod(0o777)
     site.configure()
-    site.start()
+    site.start(*words)
     yield site
-    site.control("stop")
+    site.stop()
     shutil.rmtree(site.top)
 
 
-@pytest.fixture
-def site(cluster) -> Iterator[Site]:
+def watched(cluster: Site) -> Iterator[Site]:
     """The cluster with the plugin as it is installed. Afterwards every node is in service, and nothing is left."""
     mounts = Path("/proc/self/mountinfo").read_text()
     cluster.configure()
@@ -54,3 +52,28 @@ def site(cluster) -> Iterator[Site]:
     assert Path("/proc/self/mountinfo").read_text() == mounts
     # Namespaces live in processes alone, if nothing is mounted.
     assert wait_until(lambda: working_below(cluster.top) <= DAEMON_NAMES), working_below(cluster.top)
+
+
+@pytest.fixture(scope="module", params=DAEMONS)
+def cluster(request, built, lab) -> Iterator[Site]:
+    """A cluster as root's, and one that is all an ordinary user's."""
+    yield from begun(Site, built)
+
+
+@pytest.fixture
+def site(cluster) -> Iterator[Site]:
+    """A cluster whose nodes have no site configuration."""
+    yield from watched(cluster)
+
+
+@pytest.fixture(scope="module", params=DAEMONS)
+def configured_cluster(request, built, lab) -> Iterator[Site]:
+    """As ``cluster``, with a place for a site configuration on the nodes."""
+    yield from begun(ConfiguredSite, built)
+
+
+@pytest.fixture
+def configured_site(configured_cluster) -> Iterator[Site]:
+    """A cluster whose nodes believe what a test gives to ``configure_nodes``; nothing, to begin with."""
+    configured_cluster.forget()
+    yield from watched(configured_cluster)

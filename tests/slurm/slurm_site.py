@@ -66,6 +66,9 @@ class Site:
         plugstack = str(self.top / "plugstack.conf")
         self.control("start", "--cpus=64", "--gpus=8", f"--device={device}", f"--plugstack={plugstack}", *words)
 
+    def stop(self) -> None:
+        self.control("stop")
+
     def environment(self) -> dict[str, str]:
         home = str(self.top / "home")
         user = {"USER": self.user.pw_name}  # ch-run wants it
@@ -121,6 +124,114 @@ class Site:
         path.write_text(text)
         path.chmod(0o755)
         return str(path)
+
+
+#: Keeps the nodes' mounts: it makes them anew for each line that it reads, and removes them at the end of its input.
+#: A file of root's takes root, or an image in which files are root's: in a user namespace without a number for root,
+#: these are the overflow user's, as root's own are.
+KEEPER = """
+set -e
+top=$1; shift
+add() {
+    nodes=$top/nodes
+    if [ "$(id -u)" != 0 ]; then
+        rm -f "$top/nodes.sqfs"
+        mksquashfs "$nodes" "$top/nodes.sqfs" -all-root -quiet -no-progress >/dev/null
+        nodes=$top/room
+        squashfuse -o allow_other "$top/nodes.sqfs" "$nodes"
+    fi
+    # No mount below /etc, which steps may have to layer.
+    mount -t overlay -o "lowerdir=$nodes/etc:/etc" overlay /etc
+    mount --bind "$nodes/driver" /proc/driver
+}
+take_away() {
+    umount --lazy /etc /proc/driver
+    [ "$(id -u)" = 0 ] || umount --lazy "$top/room"
+}
+add
+"$@" >&2
+echo
+while read -r _; do take_away; add; echo; done
+take_away
+"""
+
+
+@dataclass
+class ConfiguredSite(Site):
+    """A cluster whose nodes have a site configuration, believed as any administrator's: it is in their /etc/cdi-hpc.
+
+    The nodes' daemons, and so the steps, are in a mount namespace in which it is there. Commands that are not started
+    by a step (srun, a test's own) are outside, as on a login node without one.
+    """
+
+    keeper: subprocess.Popen[str] | None = None
+
+    @property
+    def nodes(self) -> Path:
+        return self.top / "nodes"
+
+    def configure_nodes(self, text: str, name: str = "config.yaml", mode: int = 0o644) -> None:
+        """Write a file of the site's, such as config.d/10.yaml. It counts from now on."""
+        self._write(self.nodes / "etc/cdi-hpc" / name, text)
+        (self.nodes / "etc/cdi-hpc" / name).chmod(mode)
+        self._renew()
+
+    def give_uuids(self, uuids: Mapping[int, str]) -> None:
+        """Let NVIDIA's driver say this of the nodes' GPUs, minor number to UUID."""
+        for minor, uuid in uuids.items():
+            path = self.nodes / f"driver/nvidia/gpus/0000:{minor:02x}:00.0/information"
+            self._write(path, f"Model: \t\t NVIDIA of the lab\nGPU UUID: \t {uuid}\nDevice Minor: \t {minor}\n")
+        self._renew()
+
+    def forget(self) -> None:
+        """No configuration, and no driver."""
+        shutil.rmtree(self.nodes, ignore_errors=True)
+        for name in ("etc/cdi-hpc/config.d", "driver"):
+            (self.nodes / name).mkdir(parents=True)
+        for path in [self.nodes, *self.nodes.rglob("*")]:
+            path.chmod(0o755)
+        self._renew()
+
+    def control(self, *words: str) -> None:
+        if words[0] != "start":
+            super().control(*words)
+            return
+        self.forget()
+        (self.top / "room").mkdir(exist_ok=True)
+        own = ["unshare", "--mount", "--propagation=private"]
+        less: list[str] = []
+        if os.geteuid() != 0:
+            own += ["--user", "--map-current-user", "--keep-caps"]
+            less = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--"]
+        lab = ["python3", str(PROJECT / "scripts/slurm-lab"), "--dir", str(self.lab), *words]
+        with open(self.top / "keeper", "w", encoding="utf-8") as said:
+            argv = [*own, "--", "sh", "-c", KEEPER, "keeper", str(self.top), *less, *lab]
+            pipe = subprocess.PIPE
+            self.keeper = subprocess.Popen(argv, cwd="/", stdin=pipe, stdout=pipe, stderr=said, text=True)
+        self._hear()
+
+    def stop(self) -> None:
+        """Take away what the nodes have, then the nodes."""
+        if self.keeper is not None:
+            self.keeper.communicate(timeout=60)
+        super().stop()
+
+    def _write(self, path: Path, text: str) -> None:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
+
+    def _renew(self) -> None:
+        if self.keeper is not None:
+            assert self.keeper.stdin is not None
+            self.keeper.stdin.write("\n")
+            self.keeper.stdin.flush()
+            self._hear()
+
+    def _hear(self) -> None:
+        assert self.keeper is not None
+        assert self.keeper.stdout is not None
+        assert self.keeper.stdout.readline() == "\n", (self.top / "keeper").read_text()
 
 
 def build(top: Path) -> tuple[Path, Path]:

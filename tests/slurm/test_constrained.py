@@ -52,7 +52,7 @@ def constrained(built, lab) -> Iterator[Site]:
     site.configure(cdi_dir=str(specs))
     site.start("--constrain-devices", "--nodes=1", device="/dev/labgpu{}")
     yield site
-    site.control("stop")
+    site.stop()
     for number in range(8):
         os.unlink(f"/dev/labgpu{number}")
     assert list(Path("/sys/fs/cgroup").glob("*/slurm_n*")) == []

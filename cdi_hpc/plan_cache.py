@@ -255,14 +255,7 @@ class PlanCache:
 
     def plans(self) -> list[CachedPlan]:
         """Every plan, the most recently used first."""
-        stages = self._stage_sizes()
-        found = []
-        for name, status in self._entries():
-            key, dot, suffix = name.partition(".")
-            if key and dot and suffix == "plan":
-                size = status.st_size + stages.get(key, 0)
-                found.append(CachedPlan(key, f"{self.directory}/{name}", size, max(status.st_atime, status.st_mtime)))
-        return sorted(found, key=lambda plan: plan.used, reverse=True)
+        return plans_in(self.directory)
 
     def collect_if_due(self, bounds: Callable[[], CacheBounds]) -> None:
         """Collect if nobody has for an hour: a compilation should not pay for the size of the cache.
@@ -297,28 +290,48 @@ class PlanCache:
                 removed += _remove(plan.path)
         named = {_stage_of(plan.path) for plan in self.plans()}
         now = time.time()
-        for name, status in self._entries():
+        for name, status in _entries(self.directory):
             path = f"{self.directory}/{name}"
             grace = _grace(name, -math.inf if everything else bounds.keep_stages * _DAY)
             if path not in named and now - status.st_mtime > grace and _is_idle(path):
                 removed += _remove(path)
         return removed
 
-    def _entries(self) -> list[tuple[str, os.stat_result]]:
-        """What is there now; others come and go meanwhile."""
-        found = []
-        for name in os.listdir(self.directory):
-            with contextlib.suppress(FileNotFoundError):
-                found.append((name, os.lstat(f"{self.directory}/{name}")))
-        return found
 
-    def _stage_sizes(self) -> dict[str, int]:
-        sizes: dict[str, int] = {}
-        for name, _ in self._entries():
-            if name.endswith(".stage"):
-                key = name.partition(".")[0]
-                sizes[key] = sizes.get(key, 0) + _tree_size(f"{self.directory}/{name}")
-        return sizes
+def plans_in(directory: str) -> list[CachedPlan]:
+    """Every plan in a cache, the most recently used first; none if there is no such directory. Nothing is believed.
+
+    Raises:
+        OSError: the directory can't be read.
+
+    """
+    stages = _stage_sizes(directory)
+    found = []
+    for name, status in _entries(directory):
+        key, dot, suffix = name.partition(".")
+        if key and dot and suffix == "plan":
+            size = status.st_size + stages.get(key, 0)
+            found.append(CachedPlan(key, f"{directory}/{name}", size, max(status.st_atime, status.st_mtime)))
+    return sorted(found, key=lambda plan: plan.used, reverse=True)
+
+
+def _entries(directory: str) -> list[tuple[str, os.stat_result]]:
+    """What is there now; others come and go meanwhile."""
+    found: list[tuple[str, os.stat_result]] = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(directory):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((name, os.lstat(f"{directory}/{name}")))
+    return found
+
+
+def _stage_sizes(directory: str) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, _ in _entries(directory):
+        if name.endswith(".stage"):
+            key = name.partition(".")[0]
+            sizes[key] = sizes.get(key, 0) + _tree_size(f"{directory}/{name}")
+    return sizes
 
 
 def _grace(name: str, of_stages: float) -> float:

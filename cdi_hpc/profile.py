@@ -62,6 +62,9 @@ _FIRST_PAGE = 4096
 SCRIPTS_VARIABLE = "CDI_HPC_SCRIPTS"
 MOST_SCRIPTS = 8
 
+#: How an error of ours begins on standard error.
+OWN_ERROR = "cdi-hpc: error: "
+
 #: Where profiles are kept beside drop-ins.
 PROFILES = "profiles"
 
@@ -163,6 +166,15 @@ def count_scripts(launcher: Launcher, environ: MutableMapping[str, str]) -> None
         what = f"this script executes {launcher.command}, which is the drop-in that executes it"
         raise CdiError(Problem(launcher.path, what, "let it name the launcher by its path"))
     environ[SCRIPTS_VARIABLE] = f"{rounds + 1}"
+
+
+def own_refusal(said: str) -> CdiError | None:
+    """The error of ours that a launcher's standard error ends with: a script that is the launcher found a drop-in.
+
+    It is said once, not wrapped again by each of the launches between.
+    """
+    last = said.strip().rpartition("\n")[2]
+    return CdiError(Problem("", last[len(OWN_ERROR) :])) if last.startswith(OWN_ERROR) else None
 
 
 # Its profile ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from cdi_hpc.backends.charliecloud import dressing, images, options
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
 from cdi_hpc.plan import Plan
-from cdi_hpc.profile import SCRIPTS_VARIABLE
+from cdi_hpc.profile import SCRIPTS_VARIABLE, own_refusal
 from cdi_hpc.witness import Witness
 
 #: Build options that ``--feature`` tells of.
@@ -106,6 +106,9 @@ def _run(program: str, *words: str) -> subprocess.CompletedProcess[str]:
 def _said(program: str, word: str) -> str:
     done = _run(program, word)
     if done.returncode != 0:
+        ours = own_refusal(done.stderr)
+        if ours is not None:
+            raise ours
         said = done.stderr.strip().splitlines()
         what = f"{word} failed with exit status {done.returncode}{': ' + said[-1] if said else ''}"
         raise CdiError(Problem(program, what, "run it by hand"))

@@ -11,7 +11,7 @@ from cdi_hpc.backend import Option, Profile, Subcommand
 from cdi_hpc.backends.singularity import options
 from cdi_hpc.backends.singularity.settings import variable_patterns
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.profile import SCRIPTS_VARIABLE
+from cdi_hpc.profile import SCRIPTS_VARIABLE, own_refusal
 
 #: Seconds to wait for an answer; a launcher on a slow file system takes long to be read.
 _PATIENCE = 60.0
@@ -145,6 +145,9 @@ def _yes(value: bool) -> str:  # noqa: FBT001  # a word for a truth
 
 def _ask(program: str, *words: str) -> str:
     done = _run(program, words)
+    ours = own_refusal(done.stderr.decode("utf-8", "surrogateescape")) if done.returncode else None
+    if ours is not None:
+        raise ours
     return done.stdout.decode("utf-8", "surrogateescape")
 
 

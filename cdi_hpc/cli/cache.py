@@ -9,7 +9,8 @@ import click
 
 from cdi_hpc.cli.options import output_format
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, plans_in, user_directory
 from cdi_hpc.planning import load_configuration
 
 
@@ -21,10 +22,13 @@ def command() -> None:
 system_option = click.option("--system", is_flag=True, help=f"The plans for every user, in {SYSTEM_DIRECTORY}.")
 
 
-def _cache(*, system: bool) -> PlanCache:
-    if system:
-        return PlanCache(SYSTEM_DIRECTORY, mode=0o755)
-    return PlanCache(user_directory(os.environ, os.geteuid()))
+def own_cache(*, system: bool) -> PlanCache:
+    """The cache that this user may change; the system's is root's (CdiError: somebody else asks for that)."""
+    if not system:
+        return PlanCache(user_directory(os.environ, os.geteuid()))
+    if os.geteuid() != 0:
+        raise CdiError(Problem("--system", "only root keeps plans for everybody", "leave it out, or run it as root"))
+    return PlanCache(SYSTEM_DIRECTORY, mode=0o755)
 
 
 @command.command("list")
@@ -32,13 +36,13 @@ def _cache(*, system: bool) -> PlanCache:
 @output_format
 def list_plans(system: bool, output_format: str) -> None:
     """List compiled plans, the most recently used first."""
-    cache = _cache(system=system)
-    plans = cache.plans()
+    directory = SYSTEM_DIRECTORY if system else user_directory(os.environ, os.geteuid())
+    plans = plans_in(directory)
     if output_format == "json":
         print_json([{"key": p.key, "path": p.path, "size": p.size, "used": p.used} for p in plans])
         return
     rows = [(p.key, f"{p.size}", time.strftime("%Y-%m-%d %H:%M", time.localtime(p.used))) for p in plans]
-    print_table(("KEY", "BYTES", "USED"), rows, empty=f"no plans in {cache.directory}")
+    print_table(("KEY", "BYTES", "USED"), rows, empty=f"no plans in {directory}")
 
 
 @command.command("clean")
@@ -46,7 +50,7 @@ def list_plans(system: bool, output_format: str) -> None:
 @system_option
 def clean(everything: bool, system: bool) -> None:
     """Remove what was left by interrupted compilations, old stages, and plans beyond the cache's bounds."""
-    cache = _cache(system=system)
+    cache = own_cache(system=system)
     configuration = load_configuration(os.environ, everybody=system)
     removed = cache.collect(configuration.cache, everything=everything)
     click.echo(f"removed {removed} from {cache.directory}")

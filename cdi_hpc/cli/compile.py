@@ -13,11 +13,12 @@ from cdi_hpc import backends
 from cdi_hpc.backend import Backend
 from cdi_hpc.backends.singularity.handoff import hand_over
 from cdi_hpc.cache_key import Launch
+from cdi_hpc.cli.cache import own_cache
 from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, refuse_for, strict, unknown_hooks
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import beforehand, inheritance, native
 from cdi_hpc.launch.launcher import NotKeptError, compile_launch
-from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, user_directory
+from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache
 from cdi_hpc.request import PREFLIGHT_VARIABLE
 
 #: The launcher that is our own.
@@ -76,7 +77,7 @@ def command(
     --for, so does a later launch by the launcher's drop-in, with a --device option for each DEVICE and no other option
     that may change the plan ('exec' of launchers that have subcommands).
     """
-    cache = _cache(system=system)
+    cache = own_cache(system=system)
     if list_file is not None:
         for words in _lines(list_file):
             ctx.invoke(command, **{**_parsed(words), "system": system})
@@ -122,14 +123,6 @@ def _compile_through(
     except NotKeptError:
         what = "a launch of it can't be compiled: what it is made from is not known beforehand"
         raise CdiError(Problem(f"image {image}", what, "fetch it to a file, and name that")) from None
-
-
-def _cache(*, system: bool) -> PlanCache:
-    if not system:
-        return PlanCache(user_directory(os.environ, os.geteuid()))
-    if os.geteuid() != 0:
-        raise CdiError(Problem("--system", "only root keeps plans for everybody", "leave it out, or run it as root"))
-    return PlanCache(SYSTEM_DIRECTORY, mode=0o755)
 
 
 def _lines(path: str) -> Iterator[list[str]]:

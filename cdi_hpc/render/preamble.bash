@@ -1204,7 +1204,8 @@ main() { # ARGUMENT OF THE SCRIPT...
   [[ $# -ge 2 ]] || die '%s' "$usage"
   refuse_what_is_refused
   local tool
-  for tool in unshare mount umount pivot_root setpriv; do need "$tool" util-linux; done
+  for tool in unshare mount umount setpriv; do need "$tool" util-linux; done
+  need pivot_root 'util-linux, or where that lacks it (Debian 14), util-linux-extra'
   for tool in mkdir mkfifo ln cp chmod stat readlink chroot id; do need "$tool" coreutils; done
   if [[ -z $inside ]]; then
     find_image "$1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from script_runs import HERE, STAGES, plan, refused, said, start
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch.base import base_actions
 from cdi_hpc.plan import WriteFile
+from cdi_hpc.render.bash import script
 
 BUSYBOX = ("/bin/busybox", "sh", "-c")
 
@@ -90,3 +92,15 @@ def test_an_older_unshare_is_named(lab, tmp_path):
     environment = {**os.environ, "PATH": f"{tmp_path}/older:{os.environ['PATH']}"}
     line = refused(start(plan(), tmp_path, "/", ["true"], env=environment))
     assert line == ("cdi-hpc: the unshare of this machine is too old for --map-user: install util-linux 2.36 or newer")
+
+
+def test_a_machine_without_pivot_root_is_told_of_the_package_that_has_it(tmp_path):
+    """Debian took it out of util-linux in 2025."""
+    path = tmp_path / "script.bash"
+    path.write_text(script(plan()))
+    hide = 'mount --bind /dev/null "$(command -v pivot_root)" && exec bash "$0" / true'
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", hide, path]
+    line = refused(subprocess.run(words, capture_output=True, env=environment, check=False))
+    fix = "install util-linux, or where that lacks it (Debian 14), util-linux-extra"
+    assert line == f"cdi-hpc: pivot_root is not on this machine: {fix}"

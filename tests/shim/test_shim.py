@@ -384,6 +384,23 @@ def test_a_script_that_finds_the_drop_in_where_it_looks_for_the_launcher_does_no
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["ch-run", "apptainer", "singularity"])
+@pytest.mark.parametrize("before", [[], ["cdi-hpc", "exec", "--runner=python"]])
+def test_a_launcher_that_is_asked_what_it_can_and_is_a_script_that_calls_us_is_named_once(name, before, lab, tmp_path):
+    script = tmp_path / "scripts" / name
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\n{name} "$@"\n')
+    script.chmod(0o755)
+    lab.run(["cdi-hpc", "shims", tmp_path / "shims", name])
+    path = f"{tmp_path}/shims:{script.parent}:{os.environ['PATH']}"
+    words = [*before, name, *(["exec"] if name != "ch-run" else []), "--device=nvidia.com/gpu=0", "/image", "true"]
+    tmp_path.chmod(0o700)
+    done = lab.run(words, env={"PATH": path, "XDG_RUNTIME_DIR": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (125, "")
+    said = f"{script}: this script executes {name}, which is the drop-in that executes it"
+    assert done.stderr == f"cdi-hpc: error: {said} (let it name the launcher by its path)\n"
+
+
 def test_a_script_that_names_the_launcher_by_its_path_is_a_launcher(site):
     script = site.top / "scripts/lab-run"
     script.parent.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -38,3 +39,15 @@ def test_install_puts_the_library_where_it_is_told_to(built, tmp_path):
     words = ["install", f"BUILD={plugin.parent}", f"DESTDIR={tmp_path}", "plugindir=/usr/lib/slurm"]
     subprocess.run(["make", "--silent", "-C", str(PROJECT / "slurm/spank"), *words], check=True, capture_output=True)
     assert (tmp_path / "usr/lib/slurm/cdi_spank.so").read_bytes() == plugin.read_bytes()
+
+
+def test_what_the_package_installs_for_slurm_is_where_the_manual_says(built, tmp_path):
+    plugin, _ = built
+    words = ["install-slurm", f"DESTDIR={tmp_path}", "plugindir=/usr/lib/slurm", f"BUILD={plugin.parent}"]
+    subprocess.run(["make", "--silent", "-C", str(PROJECT / "packaging"), *words], check=True, capture_output=True)
+    assert (tmp_path / "usr/lib/slurm/cdi_spank.so").is_file()
+    manual = (PROJECT / "docs/slurm.md").read_text()
+    (program,) = re.findall(r"^HealthCheckProgram=(\S+)$", manual, re.MULTILINE)
+    assert os.access(f"{tmp_path}{program}", os.X_OK)
+    assert f"HealthCheckProgram={program}\n" in (PROJECT / "packaging/slurm/health-check").read_text()
+    assert (tmp_path / "usr/share/cdi-hpc-slurm/plugstack.conf.d/cdi.conf").is_file()

@@ -194,7 +194,7 @@ def judge(policy: Policy, subject: Subject, identity: Identity | None) -> Judgem
     """
     rules = policy.rules.get(subject.category, Rules())
     for rule in rules.rules:
-        if _matches(rule, subject) and _is_for(rule, identity):
+        if matches(rule, subject) and _is_for(rule, identity):
             return Judgement(subject, rule.verdict, rule)
     return Judgement(subject, rules.default, rules)
 
@@ -281,7 +281,8 @@ def normal_path(path: str) -> str:
 # Matching -------------------------------------------------------------------------------------------------------
 
 
-def _matches(rule: Rule, subject: Subject) -> bool:
+def matches(rule: Rule, subject: Subject) -> bool:
+    """Whether a rule is about a subject, whoever asks."""
     if rule.verdict == "allow":
         return all(any(_describes(p, text, subject) for p in rule.patterns) for text in subject.spellings)
     return any(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -12,11 +13,14 @@ from cdi_hpc import config
 from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import output_format
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.config import schema
+from cdi_hpc.config import Configuration, schema
 from cdi_hpc.config.build import build
+from cdi_hpc.config.check import Settings, doubts
 from cdi_hpc.config.files import read_named
-from cdi_hpc.config.settings import Setting, join, of_file, said
-from cdi_hpc.errors import CdiError
+from cdi_hpc.config.settings import Layer, Setting, join, of_file, said
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.lookup import directories
+from cdi_hpc.registry import load_registry
 
 
 @click.group("config")
@@ -33,37 +37,69 @@ def print_schema() -> None:
 @command.command("check")
 @click.argument("paths", nargs=-1, metavar="[FILE...]")
 @click.option("--user", is_flag=True, help="FILEs are for a user, who may not set every key.")
-def check(paths: tuple[str, ...], user: bool) -> int:
+@output_format
+def check(paths: tuple[str, ...], user: bool, output_format: str) -> int:
     """Check FILEs before they are put in place, or without any, the configuration that launches find.
 
-    Several FILEs are taken together, in their order. Everything that is wrong is shown, with file and line. Exits with
-    1 if anything is.
+    Several FILEs are taken together, in their order. Everything that is wrong is shown, with file and line. What is
+    right and probably not meant is a warning: users, groups, directories and devices that this machine does not have,
+    rules that an earlier rule leaves nothing to decide. Exits with 1 if anything is wrong; warnings don't count.
     """
-    if not paths:
-        loaded = config.load(os.environ, os.geteuid())
-        click.echo("".join(f"{path}: valid\n" for path in loaded.files) or "no configuration\n", nl=False)
-        return 0
+    found = _check_files(paths, "user" if user else "site") if paths else _check_found()
+    if output_format == "json":
+        print_json(
+            {
+                "files": [*found.files],
+                "valid": not found.errors,
+                "errors": [str(problem) for problem in found.errors],
+                "warnings": [str(problem) for problem in found.warnings],
+            }
+        )
+        return PROBLEM if found.errors else 0
+    if not found.errors:
+        click.echo("".join(f"{path}: valid\n" for path in found.files) or "no configuration\n", nl=False)
+        sys.stdout.flush()  # before what is said about it
+    for level, problems in (("error", found.errors), ("warning", found.warnings)):
+        for problem in problems:
+            complain(level, str(problem))
+    return PROBLEM if found.errors else 0
+
+
+class _Checked(NamedTuple):
+    """What a check has found."""
+
+    files: Sequence[str]
+    errors: Sequence[Problem] = ()
+    warnings: Sequence[Problem] = ()
+
+
+def _check_found() -> _Checked:
+    try:
+        loaded = config.load(os.environ, os.geteuid(), to_show=True)
+    except CdiError as error:
+        return _Checked((), error.problems)
+    return _Checked(loaded.files, (), _doubts(loaded.configuration, loaded.settings))
+
+
+def _doubts(configuration: Configuration, settings: Settings) -> list[Problem]:
+    found = load_registry(directories((), os.environ, configuration), strict=configuration.strict)
+    return doubts(configuration, settings, found)
+
+
+def _check_files(paths: Sequence[str], layer: Layer) -> _Checked:
     settings: list[Setting] = []
-    wrong = False
+    errors: list[Problem] = []
     for path in paths:
         try:
-            settings += of_file(read_named(path), "user" if user else "site")
+            settings += of_file(read_named(path), layer)
         except CdiError as error:
-            wrong = True
-            _complain(error)
+            errors += error.problems
+    joined = join(settings)
     try:
-        build(join(settings))
+        configuration = build(joined)
     except CdiError as error:
-        wrong = True
-        _complain(error)
-    if not wrong:
-        click.echo("".join(f"{path}: valid\n" for path in paths), nl=False)
-    return PROBLEM if wrong else 0
-
-
-def _complain(error: CdiError) -> None:
-    for problem in error.problems:
-        complain("error", str(problem))
+        return _Checked(paths, [*errors, *error.problems])
+    return _Checked(paths, errors, [] if errors else _doubts(configuration, joined))
 
 
 @command.command("show")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from cdi_hpc import config, planning
 from cdi_hpc import request as requests
+from cdi_hpc.config.check import doubts
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
@@ -31,6 +32,8 @@ def configuration(question: Question) -> Iterator[Finding]:
     loaded = config.load(question.variables, os.geteuid())
     named = ", ".join(str(file) for file in loaded.files) or "none, which is fine"
     yield Finding("ok", f"configuration files: {named}")
+    for doubt in doubts(loaded.configuration, loaded.settings, _registry(question)):
+        yield Finding("warning", f"{doubt.where}: {doubt.what}", doubt.fix)
 
 
 def files(question: Question) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import pytest
 import cdi_hpc.cli
 
 SCHEMAS = Path(cdi_hpc.cli.__file__).parent / "schemas"
+PROJECT = Path(__file__).parents[2]
 VIEWS = Path(__file__).parent.parent / "views"
 GPU = str(VIEWS / "nvidia-dgxa100-570/nvidia.yaml")
 ROOT = str(VIEWS / "nvidia-driver-root/device.yaml")
@@ -35,6 +36,7 @@ OUTPUTS: Mapping[str, list[list[str]]] = {
     "generate-list": [["generate", "--list"]],
     "generate-output": [["generate", "--output", "specs", "kvm", "fuse"]],
     "cache-list": [["cache", "list"]],
+    "config-check": [["config", "check"], ["config", "check", str(PROJECT / "packaging/config.yaml"), "/etc/hostname"]],
     "config-show": [["config", "show", "--all"]],
     "shims": [["shims", "drop-ins"]],
 }

@@ -1,0 +1,192 @@
+"""What a valid configuration has that is probably not meant.
+
+Names, directories and devices that this machine does not have, and rules that decide nothing. ``cdi-hpc config check``
+and the doctor say it; a launch does not ask.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from cdi_hpc import aliases, identity, policy, request
+from cdi_hpc.config.settings import Setting
+from cdi_hpc.config.values import Configuration
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.globs import TextPattern
+from cdi_hpc.model import Hook
+from cdi_hpc.policy import Category, HookRule, Policy, Rule, Subject
+from cdi_hpc.registry import DEFAULT_DIRECTORIES, Registry
+
+Settings = Mapping[tuple[str, ...], Sequence[Setting]]
+
+
+def doubts(configuration: Configuration, settings: Settings, registry: Registry) -> list[Problem]:
+    """Everything in a configuration that is worth a second look.
+
+    Args:
+        configuration: without errors.
+        settings: what it was made from, with the places.
+        registry: of the specs that launches find.
+
+    """
+    rules = configuration.policy or Policy()
+    found = (
+        *_missing_directories(settings),
+        *_unknown_names(rules),
+        *_idle_rules(rules),
+        *_idle_hook_rules(rules),
+        *_missing_devices(configuration, settings, registry),
+    )
+    return [*dict.fromkeys(found)]
+
+
+# What is not there ----------------------------------------------------------------------------------------------------
+
+
+#: Keys that hold directories.
+_DIRECTORIES = (("spec-directories",), ("cache", "directory"))
+
+
+def _missing_directories(settings: Settings) -> Iterator[Problem]:
+    for path in _DIRECTORIES:
+        for setting in settings.get(path, ()):
+            listed = isinstance(setting.value, list)
+            for index, directory in enumerate(setting.value if listed else [setting.value]):
+                # Of the default ones, one is made at boot by whoever writes to it.
+                if directory not in DEFAULT_DIRECTORIES and not os.path.isdir(directory):
+                    where = setting.where.below(index) if listed else setting.where
+                    yield Problem(str(where), f"there is no directory {directory!r}", "make it, or take it out here")
+
+
+def _unknown_names(rules: Policy) -> Iterator[Problem]:
+    user = identity.this_user()
+    for rule in (rule for each in rules.rules.values() for rule in each.rules):
+        for what, names, number_of in (("user", rule.users, user.uid_of), ("group", rule.groups, user.gid_of)):
+            for name in names:
+                if not (name.isascii() and name.isdigit()) and number_of(name) is None:
+                    does = "launches that get to it fail" if rule.verdict == "deny" else "it is for nobody of that name"
+                    yield Problem(
+                        str(rule.where), f"the rule is for the {what} {name!r}, whom nobody here knows: {does}"
+                    )
+
+
+def _missing_devices(configuration: Configuration, settings: Settings, registry: Registry) -> Iterator[Problem]:
+    known = configuration.aliases
+    for alias in known.values():
+        wanted = [each for each in alias.stands_for if each not in known]
+        yield from _unresolved(wanted, alias.where, registry)
+    for path, found in settings.items():
+        if path[0] == "launchers" and path[-1] == "devices":
+            defaults = configuration.launchers[path[1]].devices
+            wanted = [each for each in aliases.expand(defaults, known) if each not in (*known, "none")]
+            yield from _unresolved(wanted, found[-1].where, registry)
+    for gres in configuration.gres.values():
+        devices = [f"{gres.kind}={name}" for name in gres.table.values()]
+        yield from _unresolved(devices or [gres.kind], gres.where, registry)
+
+
+def _unresolved(devices: Iterable[str], where: object, registry: Registry) -> Iterator[Problem]:
+    for device in devices:
+        try:
+            request.resolve([device], registry)
+        except CdiError as error:
+            yield from (Problem(str(where), f"{each.where}: {each.what}", each.fix) for each in error.problems)
+
+
+# Rules that decide nothing --------------------------------------------------------------------------------------------
+#
+# A rule decides nothing if an earlier one for the same people matches all that it names. That is tried with examples:
+# texts that a pattern describes, with characters in them that nobody writes. What a pattern without these characters
+# makes of them, it makes of any text, so an answer is right; where none is found in this way, nothing is said.
+
+#: Of a private-use area: no pattern has it, so only ``*``, ``?`` and ``[!...]`` can match it.
+_STRANGE = "\ue000"
+_LONG = _STRANGE * 97
+
+#: More stars than this, and not every combination is tried.
+_MOST_STARS = 6
+
+_PIECES = re.compile(r"\*\*|[*?]|\[!?.[^]]*\]|.", re.DOTALL)
+_ONE_OF_ONE = 3  # characters of "[*]", which is a star
+
+
+def _idle_rules(rules: Policy) -> Iterator[Problem]:
+    for category, each in rules.rules.items():
+        for number, rule in enumerate(each.rules):
+            before = (earlier for earlier in each.rules[:number] if _is_for_all_of(earlier, rule))
+            decider = next((earlier for earlier in before if _decides(earlier, rule, category)), None)
+            if decider is not None:
+                yield _idle(rule.where, str(rule), str(decider), decider.where)
+
+
+def _idle(where: object, rule: str, decider: str, its_place: object) -> Problem:
+    what = f"{rule!r} decides nothing: {decider!r} comes first, in {its_place}"
+    return Problem(str(where), what, "put it before that rule, or remove it")
+
+
+def _is_for_all_of(earlier: Rule, rule: Rule) -> bool:
+    if not earlier.users and not earlier.groups:
+        return True
+    people, whose = {*rule.users}, {*rule.groups}
+    return bool(people or whose) and people <= {*earlier.users} and whose <= {*earlier.groups}
+
+
+def _decides(earlier: Rule, rule: Rule, category: Category) -> bool:
+    negates = any("[!" in pattern.text for pattern in earlier.patterns)
+    texts = [text for pattern in rule.patterns for text in _examples(pattern.text, category)]
+    return all(
+        not (negates and _STRANGE in text) and policy.matches(earlier, Subject(category, (text,), "")) for text in texts
+    )
+
+
+def _examples(pattern: str, category: Category) -> Iterator[str]:
+    if category == "environment":
+        return _texts(pattern if "=" in pattern else f"{pattern}=*")
+    return _paths(pattern)
+
+
+def _texts(pattern: str) -> Iterator[str]:
+    pieces = _PIECES.findall(pattern)
+    choices = [_choices(piece) for piece in pieces]
+    if sum(len(each) > 1 for each in choices) > _MOST_STARS:
+        yield from ("".join(each[0] for each in choices), "".join(each[-1] for each in choices))
+    else:
+        yield from map("".join, itertools.product(*choices))
+
+
+def _choices(piece: str) -> tuple[str, ...]:
+    if piece == "*":
+        return ("", _LONG)
+    if piece == "**":
+        return ("", f"/{_LONG}/{_STRANGE}/")
+    if piece == "?" or (piece[0] == "[" and len(piece) > _ONE_OF_ONE):
+        return (_STRANGE,)
+    return (piece[1] if len(piece) == _ONE_OF_ONE else piece,)
+
+
+def _paths(pattern: str) -> Iterator[str]:
+    """As :func:`_texts`; a part that is only a star is never empty."""
+    for text in _texts(re.sub(r"(?<![^/])\*(?![^/])", "?*", pattern)):
+        yield re.sub("/+", "/", text)
+
+
+def _idle_hook_rules(rules: Policy) -> Iterator[Problem]:
+    for number, rule in enumerate(rules.hooks):
+        decider = next((earlier for earlier in rules.hooks[:number] if _decides_hook(earlier, rule)), None)
+        if decider is not None:
+            yield _idle(rule.where, rule.path.text, decider.path.text, decider.where)
+
+
+def _decides_hook(earlier: HookRule, rule: HookRule) -> bool:
+    pattern = rule.path.text
+    whole = [f"/{_STRANGE}/{text}" for text in _texts(pattern)] if isinstance(rule.path, TextPattern) else None
+    texts = _paths(pattern) if whole is None else whole
+    negates = "[!" in earlier.path.text
+    hooks = (Hook("createContainer", text, rule.arguments) for text in texts)
+    return all(
+        not (negates and _STRANGE in hook.path) and policy.hook_rule(Policy(hooks=(earlier,)), hook) is not None
+        for hook in hooks
+    )

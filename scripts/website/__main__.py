@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from scripts.website import build, update
+from scripts.website import build, pictures, update
 
 PROJECT = Path(__file__).parents[2]
 
@@ -18,6 +18,7 @@ def main(argument: str) -> int:
         return build.check(PROJECT) or bool(wrong)
     if argument == "--update":
         update.write(PROJECT)
+        pictures.take(PROJECT)
         return 0
     return build.site(PROJECT, Path(argument))
 

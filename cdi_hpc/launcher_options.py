@@ -18,12 +18,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, Union
 
-from cdi_hpc import names
+from cdi_hpc import names, variables
 from cdi_hpc.backend import Given, Invocation, Option, Profile, Subcommand
 from cdi_hpc.errors import CdiError, Problem
 
 #: Devices to use where no option names any: a comma list.
-DEVICES_VARIABLE = "CDI_HPC_DEVICES"
+DEVICES_VARIABLE = variables.DEVICES_VARIABLE
 
 #: What Go's strconv.ParseBool takes.
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cdi_hpc import names
+from cdi_hpc import names, variables
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.registry import ENVIRONMENT_VARIABLE, RegisteredDevice, Registry, load_spec
 from cdi_hpc.witness import Witness
@@ -27,7 +27,7 @@ ALL = "all"
 
 #: What is to be done about libraries that can't work in the image: no launch, or a warning, or nobody looks.
 Preflight = Literal["fail", "warn", "off"]
-PREFLIGHT_VARIABLE = "CDI_HPC_PREFLIGHT"
+PREFLIGHT_VARIABLE = variables.PREFLIGHT_VARIABLE
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,10 @@ def _devices(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
 
 
 def _known_devices(cdi_dirs: tuple[str, ...]) -> Iterator[str]:
+    from cdi_hpc import config
     from cdi_hpc.lookup import read_registry
-    from cdi_hpc.planning import load_configuration
 
-    configuration = load_configuration(os.environ)
+    configuration = config.load(os.environ, os.geteuid()).configuration
     registry = read_registry(cdi_dirs, os.environ, configuration=configuration)
     yield from configuration.aliases
     for kind in registry.kinds():

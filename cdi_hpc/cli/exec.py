@@ -14,7 +14,7 @@ import click
 from cdi_hpc import backends, launcher_options, profile
 from cdi_hpc.cache_key import LauncherLaunch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, complain, find_runner
-from cdi_hpc.cli.options import Reporter, verbosity
+from cdi_hpc.cli.options import Reporter
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import inheritance, kernel, launcher, native, process, squashfs
 from cdi_hpc.launcher_options import DEVICES_VARIABLE
@@ -28,29 +28,8 @@ VERBOSITY_VARIABLE = "CDI_HPC_VERBOSITY"
 _SAY_VARIABLE = "CDI_HPC_SAY"
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})
-@verbosity
-@click.option(
-    "--runner",
-    type=click.Choice(["auto", "native", "python"]),
-    default="auto",
-    show_default=True,
-    help="What does the mounts: cdi-hpc-run from a compiled plan where it is installed, or Python.",
-)
-@click.option("--compile-and-run", is_flag=True, hidden=True, help="Called by the shim: a plan is missing or stale.")
-@click.argument("name", metavar="LAUNCHER")
-@click.argument("words", nargs=-1, metavar="[WORD...]", type=click.UNPROCESSED)
-def command(name: str, words: tuple[str, ...], verbose: int, quiet: int, runner: str, compile_and_run: bool) -> int:
-    """Run LAUNCHER (ch-run, apptainer, singularity, ...) with its own command line, and with devices.
-
-    \b
-        cdi-hpc exec ch-run --device nvidia.com/gpu=0 IMAGE -- COMMAND
-        cdi-hpc exec apptainer exec --device nvidia.com/gpu=0 IMAGE COMMAND
-
-    The launcher's options are all there; ours are listed at the end of its --help. Where no device is asked for, this
-    is the launcher and nothing else. Streams and exit status are the launcher's; 125 means that cdi-hpc failed, 127
-    that there is no such launcher. LAUNCHER is looked up on the PATH, or is a path.
-    """  # noqa: D301 - click wants the control character
+def run(name: str, words: tuple[str, ...], verbose: int, quiet: int, runner: str, compile_and_run: bool) -> int:
+    """Launch as the command line (:mod:`cdi_hpc.cli.exec_command`) says; returns an exit status if that is all."""
     if not name:
         raise click.UsageError("LAUNCHER is empty.")
     reporter = Reporter(verbose + quiet or _wanted_verbosity())

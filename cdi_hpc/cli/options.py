@@ -11,7 +11,7 @@ import click
 
 from cdi_hpc.cli import complain
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.request import PREFLIGHT_VARIABLE
+from cdi_hpc.variables import PREFLIGHT_VARIABLE
 
 if TYPE_CHECKING:
     from cdi_hpc.launch.telling import Telling

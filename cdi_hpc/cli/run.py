@@ -11,7 +11,7 @@ import click
 
 from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, find_runner
-from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, strict, unknown_hooks, verbosity, visible_devices
+from cdi_hpc.cli.options import Reporter
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
@@ -22,57 +22,7 @@ from cdi_hpc.planning import plan_devices
 from cdi_hpc.witness import ChangedError
 
 
-@click.command("run", context_settings={"allow_interspersed_args": False})
-@click.option(
-    "-d",
-    "--device",
-    "devices",
-    multiple=True,
-    metavar="DEVICE",
-    help=f"A device to add (repeatable). Without any: those of {DEVICES_VARIABLE}.",
-)
-@click.option(
-    "--lock",
-    "devices",
-    multiple=True,
-    metavar="FILE",
-    help="The devices of a lock file (cdi-hpc lock), if they still mean the same. --device FILE.lock is the same.",
-)
-@click.option("--bind", "binds", multiple=True, metavar="SRC[:DST[:ro]]", help="Show a host path in the container.")
-@click.option(
-    "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or keep yours; it wins over a spec's."
-)
-@click.option(
-    "--workdir", metavar="DIR", help="Working directory. Default: the present one if the image has it, else /."
-)
-@click.option("--writable-tmpfs", is_flag=True, help="Let the command write to the image's tree; lost at the end.")
-@click.option("--contain", is_flag=True, help="A /dev with just the requested devices, and a /tmp of its own.")
-@click.option(
-    "--stage",
-    type=click.Choice(["auto", "overlay", "underlay"]),
-    default="auto",
-    show_default=True,
-    help="How links and mount points are laid over the image.",
-)
-@cdi_dir
-@strict
-@unknown_hooks
-@preflight
-@visible_devices
-@verbosity
-@click.option(
-    "--runner",
-    type=click.Choice(["auto", "native", "python"]),
-    default="auto",
-    show_default=True,
-    help="What does the mounts: cdi-hpc-run from a compiled plan where it is installed, or Python.",
-)
-@click.option(
-    "--compile-and-run", is_flag=True, hidden=True, help="Called by cdi-hpc-run: the plan is missing or stale."
-)
-@click.argument("image")
-@click.argument("arguments", nargs=-1, required=True, metavar="[--] COMMAND [ARG...]", type=click.UNPROCESSED)
-def command(
+def run(
     devices: tuple[str, ...],
     cdi_dirs: tuple[str, ...],
     strict: bool,
@@ -87,11 +37,7 @@ def command(
     compile_and_run: bool,
     **options: Any,
 ) -> int:
-    """Run COMMAND in IMAGE with DEVICEs, as yourself.
-
-    IMAGE is a directory (/ is the host itself) or a SquashFS file. The image is not written to. The exit status is
-    the command's, or 125 if cdi-hpc failed, 126 if the command can't be executed, 127 if it isn't there.
-    """
+    """Launch as the command line (:mod:`cdi_hpc.cli.run_command`) says; returns an exit status if that is all."""
     reporter = Reporter(verbose + quiet)
     words = arguments[1:] if arguments[0] == "--" else arguments
     if not words:

@@ -43,7 +43,8 @@ _BIND_SPECIAL = re.compile(r"[,:\\\n]")
 #: the values of both prefixes in one.
 _LONGEST = 48 << 10
 
-_LATER = "which takes the image: the drop-in for the launcher, or 'cdi-hpc exec', does it"
+_OTHERWISE = "the drop-in for the launcher, or 'cdi-hpc exec', does it"
+_LATER = f"the image has to be known: {_OTHERWISE}"
 
 
 @dataclass
@@ -64,7 +65,7 @@ def hand_over(actions: Iterable[Action]) -> Handoff:
     made = _link_binds(links, said)
     handoff = Handoff(lacks=said.lacks)
     if len(",".join(said.binds).encode()) > _LONGEST:
-        reason = f"{len(said.binds)} binds are too many for a variable, {_LATER}"
+        reason = f"{len(said.binds)} binds are too many for a variable; {_LATER}"
         handoff.lacks.append(Unsupported("mounts", reason, Origin("host", "", "")))
         return handoff
     folders = [*([_LINKS] if made else []), *dict.fromkeys(said.folders)]
@@ -85,9 +86,9 @@ def _say(action: Action, said: _Said) -> None:
     elif isinstance(action, UpdateLdCache):
         said.folders += action.folders
     elif isinstance(action, WriteFile):
-        _lack(said, f"file {action.path}", f"its content can't be said in a variable, {_LATER}", action.origin)
+        _lack(said, f"file {action.path}", f"its content can't be said in a variable; {_LATER}", action.origin)
     elif isinstance(action, CudaCompat):
-        _lack(said, f"hooks enable-cuda-compat {action.directory}", f"left out, {_LATER}", action.origin)
+        _lack(said, f"hooks enable-cuda-compat {action.directory}", f"left out; {_LATER}", action.origin)
     elif isinstance(action, MountFilesystem):
         _lack(said, f"mounts {action.target}", f"a new {action.fstype} can't be said in a variable", action.origin)
     elif not isinstance(action, (Symlink, SetEnv, Note, Unsupported)):
@@ -100,7 +101,7 @@ def _lack(said: _Said, edit: str, reason: str, origin: Origin) -> None:
 
 def _bind(action: Bind, said: _Said) -> None:
     if action.kind == "device" and (action.source != action.target or not action.target.startswith("/dev/")):
-        reason = f"the launcher shows the nodes of /dev under the names they have there, {_LATER}"
+        reason = f"the launcher shows the nodes of /dev under the names they have there; {_OTHERWISE}"
         _lack(said, f"deviceNodes {action.target}", reason, action.origin)
         return
     said.sources[action.target] = action.source
@@ -127,7 +128,7 @@ def _link_binds(links: Mapping[str, Symlink], said: _Said) -> bool:
         if ".so" in name and source:
             found.setdefault(name, source)
         else:
-            _lack(said, f"link {path}", f"a link can't be said in a variable, {_LATER}", link.origin)
+            _lack(said, f"link {path}", f"a link can't be said in a variable; {_LATER}", link.origin)
     words = (_bind_word(source, f"{_LINKS}/{name}", read_only=True) for name, source in sorted(found.items()))
     said_words = [word for word in words if word]
     said.binds += said_words

@@ -7,6 +7,8 @@ release = __version__
 html_title = f"cdi-hpc {__version__}"
 extensions = ["myst_parser"]
 nitpicky = True
+# Two dashes begin an option.
+smartquotes = False
 # GitHub's anchors, for headings of every level that there is.
 myst_heading_anchors = 4
 html_theme = "furo"

@@ -53,7 +53,7 @@ _ACTIONS: Sequence[tuple[str, Action]] = tuple(
 )
 
 #: What is said of a case that is like the plainest one of its field but for something.
-_ELSE = "; else as above"
+_ELSE = "; else as in the first row"
 
 _ENVIRON = {"PATH": "/nonexistent"}
 
@@ -215,7 +215,7 @@ def _shortened(row: Row, plainest: Row) -> Mapping[str, Fate]:
     for name, fate in row.fates.items():
         usual = f"; {plainest.fates[name].how}"
         how = f"{fate.how[: -len(usual)]}{_ELSE}" if fate.how.endswith(usual) else fate.how
-        found[name] = Fate(fate.verdict, "as above" if fate == plainest.fates[name] else how)
+        found[name] = Fate(fate.verdict, "as in the first row" if fate == plainest.fates[name] else how)
     return found
 
 

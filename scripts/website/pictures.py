@@ -71,7 +71,7 @@ def content(drawn: str) -> str:
 
 def take(project: Path) -> None:
     """Take all pictures, in the lab. Its host and the native runner have to be built (tests/lab/build)."""
-    argv = [project / "tests/lab/enter", "--", "python3", "-m", "scripts.website.terminal"]
+    argv = [str(project / "tests/lab/enter"), "--", "python3", "-m", "scripts.website.terminal"]
     taken = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
     directory = project / "docs/images"
     directory.mkdir(exist_ok=True)

@@ -45,6 +45,11 @@ def backend_names() -> tuple[str, ...]:
     return (*(each.name for each in _BUILT_IN), *sorted(command for command in _entry_points() if command not in known))
 
 
+def commands_of(name: str) -> tuple[str, ...]:
+    """Programs that one of our own backends stands for; none for any other name."""
+    return next((each.commands for each in _BUILT_IN if name == each.name), ())
+
+
 def for_command(command: str) -> Backend:
     """The backend for a program's base name.
 

@@ -16,6 +16,7 @@ That of a launch through a launcher (:class:`LauncherLaunch`) has its backend as
   many words it takes and its first name with ``k:`` (it is passed on whatever its value is) or ``o:``,
   and after ``x`` and ``o:`` a field ``=:`` with its value if it has one,
 - ``d:`` each device, ``c:`` each spec directory of an option, or ``C:`` the variable that lists them,
+- ``default`` if the devices are the configuration's, for launches that ask for none,
 - ``v:`` each variable that may change a plan, ``NAME=VALUE``, sorted,
 - ``g:`` as above,
 - the working directory in any case. What a launcher takes for a path, it alone knows: a bind has a comma list of them,
@@ -23,6 +24,9 @@ That of a launch through a launcher (:class:`LauncherLaunch`) has its backend as
 
 Words that are passed on are taken from each launch's own command line, by their place in it. So their places are in the
 key, and their text is not. The image argument is, besides what it leads to: a launcher may know it as a name.
+
+That of an extract of the configuration (:mod:`cdi_hpc.extract`) has only ``cdi-hpc-extract-1``, the version, the user's
+numbers and ``g:``.
 """
 
 from __future__ import annotations
@@ -85,13 +89,15 @@ class LauncherLaunch:
     Attributes:
         profile: of the launcher.
         invocation: its command line.
-        devices: those asked for there, or else by the environment.
+        devices: those asked for there, or else by the environment, or else by the configuration.
+        by_default: they are the configuration's.
 
     """
 
     profile: Profile
     invocation: Invocation
     devices: tuple[str, ...]
+    by_default: bool = False
 
     def directory_list(self, environ: Mapping[str, str]) -> str | None:
         """Value of the variable that names spec directories where no option does; None if none is set."""
@@ -116,11 +122,18 @@ def cache_key(launch: Launch | LauncherLaunch, caller: Caller | None, cwd: str, 
         environ: the environment; CDI_HPC_DIRS is looked at, and a launcher's own variables.
 
     """
-    digest = hashlib.sha256()
     if isinstance(launch, Launch):
-        fields = _fields(launch, caller, cwd, environ)
-    else:
-        fields = _launcher_fields(launch, caller, cwd, environ)
+        return _digest(_fields(launch, caller, cwd, environ))
+    return _digest(_launcher_fields(launch, caller, cwd, environ))
+
+
+def extract_key(caller: Caller | None, environ: Mapping[str, str]) -> str:
+    """The key of an extract of the configuration, for a user or for everybody."""
+    return _digest(("cdi-hpc-extract-1", __version__, *_caller(caller), *_configuration(caller, environ)))
+
+
+def _digest(fields: Iterable[str]) -> str:
+    digest = hashlib.sha256()
     for field in fields:
         digest.update(os.fsencode(field) + b"\0")
     return digest.hexdigest()
@@ -169,6 +182,8 @@ def _launcher_fields(
     yield from (f"c:{directory}" for directory in invocation.cdi_dirs)
     if variable is not None:
         yield f"C:{variable}"
+    if launch.by_default:
+        yield "default"
     yield from (f"v:{assignment}" for assignment in variables)
     yield from _configuration(caller, environ)
     yield f"cwd:{cwd}"

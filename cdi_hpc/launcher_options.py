@@ -22,8 +22,11 @@ from cdi_hpc import names, variables
 from cdi_hpc.backend import Given, Invocation, Option, Profile, Subcommand
 from cdi_hpc.errors import CdiError, Problem
 
-#: Devices to use where no option names any: a comma list.
+#: Devices to use where no option names any: a comma list, or ``none``.
 DEVICES_VARIABLE = variables.DEVICES_VARIABLE
+
+#: Long names of our options, as far as a word has to agree with one to be looked at.
+_OUR_NAMES = ("cdi", "device", "lock", "help")
 
 #: What Go's strconv.ParseBool takes.
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
@@ -50,7 +53,20 @@ class Help:
 Reading = Union[Invocation, Leave, Help]
 
 
-def read(words: Sequence[str], profile: Profile, *, in_order: bool = False, wanted: bool = False) -> Reading:
+def may_be_ours(word: str) -> bool:
+    """Whether a word may be an option of ours, or may ask for help: rather yes than no.
+
+    ``native/shim.c`` asks the same before it looks for what is known of the launcher.
+    """
+    if word.startswith("--"):
+        name = word[2:].partition("=")[0]
+        return len(word) > len("--") and any(name.startswith(own) or own.startswith(name) for own in _OUR_NAMES)
+    return word.startswith("-") and not {*"dh?"}.isdisjoint(word[1:])
+
+
+def read(
+    words: Sequence[str], profile: Profile, *, in_order: bool = False, wanted: bool = False, by_default: bool = False
+) -> Reading:
     """Understand a command line.
 
     Args:
@@ -58,6 +74,7 @@ def read(words: Sequence[str], profile: Profile, *, in_order: bool = False, want
         profile: of the launcher.
         in_order: POSIXLY_CORRECT is set: ``getopt`` stops at the first word that is no option.
         wanted: devices are wanted whatever the words say.
+        by_default: nobody has asked for them, so what is not understood is left to the launcher all the same.
 
     Returns:
         An invocation only if a device is asked for in it, or ``wanted`` is true.
@@ -72,7 +89,7 @@ def read(words: Sequence[str], profile: Profile, *, in_order: bool = False, want
     except _Stop as stop:
         return stop.reading
     except _NotUnderstood as error:
-        if reader.wants_devices or wanted:
+        if reader.wants_devices or (wanted and not by_default):
             raise CdiError(error.problem) from None
         return Leave()
     if reader.is_other or not (reader.wants_devices or (wanted and reader.others)):

@@ -3,7 +3,7 @@
 ``KEY.plan`` is a plan, ``KEY.TOKEN.stage`` its stage, ``KEY.lock`` what its compilers wait for, ``.KEY.TOKEN.plan`` and
 ``.KEY.TOKEN.stage`` are being written; ``image`` is a place for mounts. A plan is written whole, synced and renamed;
 its stage is there before. So whoever is killed leaves nothing that looks finished, and :meth:`PlanCache.collect` takes
-away what he left.
+away what he left. ``KEY.extract`` is what the native programs have to know of the configuration.
 
 A plan depends on its stage as on the files it was made from: what is cleaned away piece by piece in /tmp, or was not
 yet on disk when the power failed, makes it stale.
@@ -12,9 +12,12 @@ yet on disk when the power failed, makes it stale.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import math
 import os
+import posixpath
+import pwd
 import secrets
 import shutil
 import stat
@@ -23,8 +26,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
-from cdi_hpc import wire
-from cdi_hpc.config import CacheBounds
+from cdi_hpc import config, wire
+from cdi_hpc.config import CacheBounds, Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.image_files import open_regular
 from cdi_hpc.steps import MakeDirectory, MakeFile, StageEntry
@@ -71,20 +74,101 @@ class CachedPlan:
     used: float
 
 
-def user_directory(environ: Mapping[str, str], uid: int) -> str:
-    """The user's cache: ``$XDG_RUNTIME_DIR/cdi-hpc`` if that is his own, else ``cdi-hpc-UID`` below ``$TMPDIR``.
+#: Says where the user's cache is, whatever is configured.
+DIRECTORY_VARIABLE = "CDI_HPC_CACHE_DIRECTORY"
 
-    The rule is that of ``native/cache.c``.
+
+def user_cache(environ: Mapping[str, str], configuration: Configuration | None = None) -> PlanCache:
+    """The cache of this process's user.
+
+    Args:
+        environ: the environment.
+        configuration: if it has been read already.
+
+    Raises:
+        CdiError: the configuration is wrong.
+        CacheError: as :class:`PlanCache`.
+
     """
+    directory, is_chosen = user_directory(environ, os.geteuid(), configuration)
+    return PlanCache(directory, is_chosen=is_chosen)
+
+
+def user_directory(
+    environ: Mapping[str, str], uid: int, configuration: Configuration | None = None
+) -> tuple[str, bool]:
+    """Where the user's cache is, and whether the variable or the configuration say so.
+
+    Raises:
+        CdiError: the configuration is wrong.
+
+    """
+    base, is_chosen = first_directory(environ, uid)
+    if is_chosen:
+        return base, True
+    if configuration is None:
+        configuration = config.load(environ, uid).configuration
+    directory = configuration.cache_directory
+    return (expanded(directory, environ, uid), True) if directory else (base, False)
+
+
+def expanded(directory: str, environ: Mapping[str, str], uid: int) -> str:
+    """A directory of the configuration with its placeholders replaced.
+
+    Raises:
+        CdiError: the user has no name.
+
+    """
+    values: dict[str, Callable[[], str]] = {
+        "home": lambda: _home(environ, uid),
+        "host": lambda: os.uname().nodename,
+        "uid": lambda: str(uid),
+        "user": lambda: _account(uid).pw_name,
+    }
+    for name, value in values.items():
+        if f"{{{name}}}" in directory:
+            directory = directory.replace(f"{{{name}}}", value().rstrip("/"))
+    return directory.rstrip("/") or "/"
+
+
+def _home(environ: Mapping[str, str], uid: int) -> str:
+    home = environ.get("HOME", "")
+    return home if home.startswith("/") else _account(uid).pw_dir
+
+
+def _account(uid: int) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:
+        problem = Problem("cache.directory", f"user {uid} has no name and no home directory here", "use {uid}")
+        raise CdiError(problem) from None
+
+
+def first_directory(environ: Mapping[str, str], uid: int) -> tuple[str, bool]:
+    """Where the native programs look before anything is known of the configuration, and whether the variable says so.
+
+    ``$CDI_HPC_CACHE_DIRECTORY``, ``$XDG_RUNTIME_DIR/cdi-hpc`` if that is the user's own, else ``cdi-hpc-UID`` below
+    ``$TMPDIR``. The rule is that of ``native/cache.c``.
+
+    Raises:
+        CdiError: the variable names no absolute path.
+
+    """
+    chosen = environ.get(DIRECTORY_VARIABLE, "")
+    if chosen:
+        if not chosen.startswith("/") or "{" in chosen:
+            what = f"expected an absolute path, found {chosen!r}"
+            raise CdiError(Problem(f"variable {DIRECTORY_VARIABLE}", what, "write the path itself"))
+        return chosen.rstrip("/") or "/", True
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/"):
         with contextlib.suppress(OSError):
             found = os.stat(runtime)
             if stat.S_ISDIR(found.st_mode) and found.st_uid == uid:
-                return f"{runtime}/cdi-hpc"
+                return f"{runtime}/cdi-hpc", False
     temporary = environ.get("TMPDIR", "")
     top = temporary if temporary.startswith("/") else "/tmp"  # noqa: S108  # what TMPDIR stands for
-    return f"{top}/cdi-hpc-{uid}"
+    return f"{top}/cdi-hpc-{uid}", False
 
 
 #: Name of the directory that images are mounted on.
@@ -94,15 +178,22 @@ _IMAGE_PLACE = "image"
 class PlanCache:
     """A cache directory that belongs to us alone."""
 
-    def __init__(self, directory: str, *, mode: int = 0o700) -> None:
+    def __init__(self, directory: str, *, mode: int = 0o700, is_chosen: bool = False) -> None:
         """Open the directory, made if it is not there.
+
+        Args:
+            directory: absolute path.
+            mode: the most that anybody may do there.
+            is_chosen: somebody has named it: directories on the way are made, too, and have to be such that nobody
+                else can put another one in its place. They are listed in ``way``.
 
         Raises:
             UntrustedCacheError: it is a link, or somebody else's, or others have access to it.
-            CacheError: it can't be made.
+            CacheError: it can't be made, or others can exchange it.
 
         """
         self.directory = directory
+        self.way = tuple(_make_way(directory)) if is_chosen else ()
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(directory, mode)
@@ -199,6 +290,29 @@ class PlanCache:
         """
         try:
             return self._write(key, owner, records, stage)
+        except OSError as error:
+            raise _unusable(error.filename or self.directory, f"{error.strerror}") from None
+
+    def write_extract(self, key: str, owner: tuple[int, int], records: Sequence[wire.Record]) -> None:
+        """Write an extract of the configuration, unless that is what is there.
+
+        Raises:
+            CacheError: the file system refuses.
+
+        """
+        path, new = f"{self.directory}/{key}.extract", f"{self.directory}/.{key}.{secrets.token_hex(4)}.extract"
+        data = wire.encode(wire.WirePlan(key, *owner, None, tuple(records)))
+        try:
+            with contextlib.suppress(OSError), open_regular(path) as stream:
+                if stream.read(len(data) + 1) == data:
+                    return
+            try:
+                _write_synced(new, data, 0o600 if owner[0] else 0o644)
+                os.rename(new, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    _remove(new)
+                raise
         except OSError as error:
             raise _unusable(error.filename or self.directory, f"{error.strerror}") from None
 
@@ -334,11 +448,67 @@ def _stage_sizes(directory: str) -> dict[str, int]:
     return sizes
 
 
+def _make_way(directory: str) -> Iterator[str]:
+    """Walk to a directory as the kernel does, and make what is missing above it; yields directories and links.
+
+    Raises:
+        CacheError: somebody else could change the way, or a directory can't be made.
+
+    """
+    from cdi_hpc.config import files  # most caches are where nobody has chosen
+
+    trusted = files.roots() | {os.geteuid()}
+    here, ahead = "/", [name for name in posixpath.dirname(directory).split("/") if name]
+    links = 0
+    while True:
+        try:
+            found = os.lstat(here)
+        except FileNotFoundError:
+            found = _made(here, directory)
+        except OSError as error:
+            raise _unusable(directory, f"{here}: {error.strerror}") from None
+        yield here
+        if found.st_uid not in trusted:
+            raise _unusable(directory, f"{here} belongs to user {found.st_uid}")
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                raise _unusable(directory, f"{here}: {os.strerror(errno.ELOOP)}")
+            points_to = os.readlink(here)
+            ahead = [name for name in points_to.split("/") if name not in ("", ".")] + ahead
+            here = "/" if points_to.startswith("/") else posixpath.dirname(here)
+        elif _others_can_rename(found):
+            raise _unusable(directory, f"others can put something else in the place of what lies in {here}")
+        if not ahead:
+            return
+        name = ahead.pop(0)
+        here = posixpath.dirname(here) if name == ".." else posixpath.join(here, name)
+
+
+#: On one way, as for the kernel (path_resolution(7)).
+_MOST_LINKS = 40
+
+
+def _made(path: str, directory: str) -> os.stat_result:
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        return os.lstat(path)
+    except OSError as error:
+        raise _unusable(directory, f"{path} can't be made: {error.strerror}") from None
+
+
+def _others_can_rename(found: os.stat_result) -> bool:
+    """Whether somebody else can rename what lies in a directory. Whom a user lets into his group is his business."""
+    others = stat.S_IWOTH if found.st_uid == os.geteuid() else stat.S_IWGRP | stat.S_IWOTH
+    return bool(found.st_mode & others) and not found.st_mode & stat.S_ISVTX
+
+
 def _grace(name: str, of_stages: float) -> float:
     """For how many seconds something in the cache is left alone although no plan names it."""
     if name.startswith(".") or name.endswith(".lock"):
         return _WRITING_GRACE
-    if name.endswith(".stage"):
+    if name.endswith((".stage", ".extract")):
         return of_stages
     return math.inf
 
@@ -354,7 +524,7 @@ def _stage_of(plan: str) -> str:
 
 
 def _problem(directory: str, reason: str) -> Problem:
-    fix = "set XDG_RUNTIME_DIR or TMPDIR to a place of your own"
+    fix = f"set XDG_RUNTIME_DIR, TMPDIR or {DIRECTORY_VARIABLE} to a place of your own"
     return Problem(directory, f"plans can't be kept there: {reason}", fix)
 
 

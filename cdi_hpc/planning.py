@@ -130,6 +130,11 @@ def asked_for(devices: Sequence[str], defaults: LauncherDefaults) -> tuple[str, 
     return tuple(device for device in devices or defaults.devices if device != NOTHING)
 
 
+def default_devices(configuration: Configuration, launcher: str) -> str:
+    """What a launch through a launcher asks for if nobody does: a comma list, "" for nothing."""
+    return ",".join(asked_for((), configuration.launcher(launcher)))
+
+
 def judged(actions: Sequence[A], unsupported: Strictness) -> tuple[A, ...]:
     """Actions in which everything that can't be done is fatal, if that is what the configuration says."""
     if unsupported == "warn":

@@ -16,9 +16,33 @@ static bool is_own_directory(const char *path)
            status.st_uid == geteuid();
 }
 
+static const char *chosen(void)
+{
+    const char *path = getenv("CDI_HPC_CACHE_DIRECTORY");
+    return path == NULL ? "" : path;
+}
+
+bool cache_is_chosen(void)
+{
+    return chosen()[0] != '\0';
+}
+
+void cache_set_path(struct cache *cache, const char *path)
+{
+    int length = snprintf(cache->path, sizeof cache->path, "%s", path);
+    if (length < 0 || (size_t)length >= sizeof cache->path)
+        cache->path[0] = '\0';
+    for (size_t end = strlen(cache->path); end > 0 && cache->path[end - 1] == '/'; end--)
+        cache->path[end - 1] = '\0';
+}
+
 struct cache user_cache(void)
 {
     struct cache cache = {.owner = geteuid(), .others = S_IRWXG | S_IRWXO};
+    if (cache_is_chosen()) { /* what is no absolute path is for Python to refuse */
+        cache_set_path(&cache, chosen()[0] == '/' && strchr(chosen(), '{') == NULL ? chosen() : "");
+        return cache;
+    }
     const char *runtime = getenv("XDG_RUNTIME_DIR"), *temporary = getenv("TMPDIR");
     int length;
     if (is_own_directory(runtime)) {

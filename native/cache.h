@@ -14,8 +14,15 @@ struct cache {
     mode_t others; /* mode bits that the directory must not have */
 };
 
-/* The caller's own: $XDG_RUNTIME_DIR/cdi-hpc if that directory is the caller's, else ${TMPDIR:-/tmp}/cdi-hpc-UID. */
+/* The caller's own, where no file says otherwise: $CDI_HPC_CACHE_DIRECTORY; $XDG_RUNTIME_DIR/cdi-hpc if that directory is
+ * the caller's; ${TMPDIR:-/tmp}/cdi-hpc-UID. */
 struct cache user_cache(void);
+
+/* Whether the variable says where it is. */
+bool cache_is_chosen(void);
+
+/* Put a cache somewhere else. Too long a path is no path: nothing is there. */
+void cache_set_path(struct cache *cache, const char *path);
 
 /* The system's, written by root alone. */
 struct cache system_cache(void);

@@ -22,9 +22,13 @@
  *   else COUNT of its words ":" first name, after "k:" if it is passed on whatever its value is, or "o:";
  *   after "x" and "o:", "=:" VALUE if there is one,
  *   "d:" DEVICE for each, "c:" DIR for each, or "C:" the variable that lists them,
+ *   "default" if the devices are the configuration's,
  *   "v:" NAME=VALUE for each variable that may change a plan, sorted,
  *   "g:" as above,
  *   "cwd:" DIRECTORY in any case: what a launcher takes for a path, anywhere in a value, it alone knows.
+ *
+ * That of an extract of the configuration (extract.h) has only "cdi-hpc-extract-1", the version, the user's numbers and
+ * "g:".
  */
 #include "key.h"
 
@@ -303,7 +307,21 @@ static bool add_variables(struct sha256 *hash, const struct profile *profile)
     return true;
 }
 
-bool compute_launcher_key(const struct invocation *invocation, const char *devices, const char *cwd,
+bool compute_extract_key(struct caller caller, char key[PLAN_KEY_DIGITS + 1])
+{
+    struct sha256 hash;
+    sha256_begin(&hash);
+    add(&hash, "", "cdi-hpc-extract-1");
+    add(&hash, "", VERSION);
+    if (!add_caller(&hash, caller))
+        return false;
+    if (!caller.everybody)
+        add_configuration(&hash);
+    sha256_finish(&hash, key);
+    return true;
+}
+
+bool compute_launcher_key(const struct invocation *invocation, struct wanted wanted, const char *cwd,
                           struct caller caller, char key[PLAN_KEY_DIGITS + 1])
 {
     struct sha256 hash;
@@ -323,10 +341,12 @@ bool compute_launcher_key(const struct invocation *invocation, const char *devic
     }
     for (size_t i = 0; i < invocation->givens; i++)
         add_option(&hash, &invocation->given[i]);
-    add_devices(&hash, invocation, devices);
+    add_devices(&hash, invocation, wanted.devices);
     const char *directories = add_directories(&hash, invocation) ? NULL : directory_list(profile);
     if (directories != NULL)
         add(&hash, "C:", directories);
+    if (wanted.by_default)
+        add(&hash, "", "default");
     if (!add_variables(&hash, profile))
         return false;
     if (!caller.everybody)

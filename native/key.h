@@ -17,8 +17,17 @@ struct caller {
 bool compute_key(const struct options *options, const char *image, const char *cwd, struct caller caller,
                  char key[PLAN_KEY_DIGITS + 1]);
 
-/* That of a launch through a launcher. `devices` are those of the environment, for where no option has any. */
-bool compute_launcher_key(const struct invocation *invocation, const char *devices, const char *cwd,
+/* Devices for where no option has any: of the environment, or else of the configuration. */
+struct wanted {
+    const char *devices; /* "" for none */
+    bool by_default;     /* they are the configuration's */
+};
+
+/* That of a launch through a launcher. */
+bool compute_launcher_key(const struct invocation *invocation, struct wanted wanted, const char *cwd,
                           struct caller caller, char key[PLAN_KEY_DIGITS + 1]);
+
+/* That of an extract of the configuration. */
+bool compute_extract_key(struct caller caller, char key[PLAN_KEY_DIGITS + 1]);
 
 #endif

@@ -23,7 +23,7 @@ static bool is_ours(const struct launcher_option *option)
     return option->use == USE_DEVICE || option->use == USE_DIRECTORIES || option->use == USE_SWITCH;
 }
 
-static bool wants_devices(const struct invocation *invocation)
+bool invocation_asks(const struct invocation *invocation)
 {
     for (size_t i = 0; i < invocation->givens; i++)
         if (invocation->given[i].option->use == USE_DEVICE)
@@ -324,7 +324,7 @@ static enum reading finish(struct reader *reader)
 }
 
 enum reading invocation_read(struct invocation *invocation, const struct profile *profile, char **words, bool in_order,
-                             bool wanted)
+                             enum wish wish)
 {
     invocation->profile = profile;
     if (!make_room(invocation, words))
@@ -339,7 +339,7 @@ enum reading invocation_read(struct invocation *invocation, const struct profile
         .in_order = in_order || profile->is_pflag,
     };
     enum outcome outcome = take_all(&reader);
-    bool asked = wants_devices(invocation);
+    bool asked = invocation_asks(invocation);
     switch (outcome) {
     case LEFT:
         return READ_LEAVE;
@@ -348,13 +348,13 @@ enum reading invocation_read(struct invocation *invocation, const struct profile
     case REFUSED:
         return READ_REFUSED;
     case NOT_UNDERSTOOD:
-        return asked || wanted ? READ_REFUSED : READ_LEAVE;
+        return asked || wish == WANTED ? READ_REFUSED : READ_LEAVE;
     case TAKEN:
         break;
     }
     if (reader.others == 0)
         return asked ? READ_REFUSED : READ_LEAVE;
-    return asked || wanted ? finish(&reader) : READ_LEAVE;
+    return asked || wish != NOT_WANTED ? finish(&reader) : READ_LEAVE;
 }
 
 void invocation_free(struct invocation *invocation)

@@ -36,10 +36,19 @@ enum reading {
     READ_REFUSED, /* something is wrong, or there is no memory: the Python front says it */
 };
 
-/* Read words (NULL at the end) after the program's name. `in_order`: options end at the first word that is none.
- * `wanted`: devices are, whatever the words say. */
+/* Whether devices are wanted, whatever the words say. */
+enum wish {
+    NOT_WANTED,
+    BY_DEFAULT, /* somebody may have configured some: what is not understood is the launcher's all the same */
+    WANTED,
+};
+
+/* Read words (NULL at the end) after the program's name. `in_order`: options end at the first word that is none. */
 enum reading invocation_read(struct invocation *invocation, const struct profile *profile, char **words, bool in_order,
-                             bool wanted);
+                             enum wish wish);
+
+/* Whether a device is asked for by an option. */
+bool invocation_asks(const struct invocation *invocation);
 
 void invocation_free(struct invocation *invocation);
 

@@ -14,6 +14,7 @@
  * `cdi-hpc compile` has them.
  */
 #include "closed.h"
+#include "extract.h"
 #include "front.h"
 #include "handoff.h"
 #include "key.h"
@@ -37,6 +38,7 @@ struct launch {
     struct options options;
     char image[PATH_MAX];
     char cwd[PATH_MAX]; /* "" if it has no path any more */
+    struct extract extract;
     struct plan plan;
 };
 
@@ -52,7 +54,8 @@ static bool key_of(const void *of, struct caller caller, char key[PLAN_KEY_DIGIT
 static enum found find(struct launch *launch, struct cache *where, char key[PLAN_KEY_DIGITS + 1])
 {
     struct search search = {.verbosity = launch->options.verbosity, .launch = launch, .key = key_of};
-    return find_plan(&search, &launch->plan, where, key);
+    extract_read(&launch->extract);
+    return find_plan(&search, &launch->extract.cache, &launch->plan, where, key);
 }
 
 /* The kernel has refused the overlay, which it took when the plan was compiled: without one, or not at all if the
@@ -225,6 +228,7 @@ int main(int argc, char **argv)
     struct launch launch = {.argc = argc, .argv = argv};
     int status = run(&launch);
     plan_free(&launch.plan);
+    plan_free(&launch.extract.plan);
     options_free(&launch.options);
     return status;
 }

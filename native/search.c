@@ -3,6 +3,7 @@
 #include "closed.h"
 #include "say.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,13 +39,15 @@ static enum found examine(struct plan *plan, int verbosity, int fd, const char *
     return FRESH;
 }
 
-static enum found find_in(const struct search *search, const struct cache *cache, struct caller caller,
-                          struct plan *plan, char key[PLAN_KEY_DIGITS + 1])
+enum found find_in(const struct search *search, const struct cache *cache, struct caller caller, struct plan *plan,
+                   char key[PLAN_KEY_DIGITS + 1])
 {
     if (!search->key(search->launch, caller, key))
         return MISSING;
     struct plan_complaint complaint;
-    CLOSED int fd = cache_open(cache, key, &complaint);
+    char name[PLAN_KEY_DIGITS + 16];
+    snprintf(name, sizeof name, "%s.%s", key, search->suffix == NULL ? "plan" : search->suffix);
+    CLOSED int fd = cache_open_file(cache, name, &complaint);
     if (fd < 0) {
         if (complaint.text[0] != '\0')
             say_warning(search->verbosity, complaint.text);
@@ -57,12 +60,13 @@ static enum found find_in(const struct search *search, const struct cache *cache
     return found;
 }
 
-enum found find_plan(const struct search *search, struct plan *plan, struct cache *where, char key[PLAN_KEY_DIGITS + 1])
+enum found find_plan(const struct search *search, const struct cache *own, struct plan *plan, struct cache *where,
+                     char key[PLAN_KEY_DIGITS + 1])
 {
     *where = system_cache();
     if (find_in(search, where, (struct caller){.everybody = true}, plan, key) == FRESH)
         return FRESH;
-    *where = user_cache();
+    *where = *own;
     return find_in(search, where, (struct caller){.everybody = false}, plan, key);
 }
 

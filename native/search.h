@@ -13,11 +13,16 @@ struct search {
     int verbosity; /* below 0: errors only; above 0: notes as well */
     const void *launch;
     bool (*key)(const void *launch, struct caller caller, char key[PLAN_KEY_DIGITS + 1]);
+    const char *suffix; /* of the files' names: NULL for "plan" */
 };
+
+/* Look in one cache. The plan is one to be freed if it is FRESH. */
+enum found find_in(const struct search *search, const struct cache *cache, struct caller caller, struct plan *plan,
+                   char key[PLAN_KEY_DIGITS + 1]);
 
 /* Look in the system's cache and then in the user's. The plan is one to be freed if it is FRESH, and `where` says which
  * cache it is in. What keeps a plan from being used is said. */
-enum found find_plan(const struct search *search, struct plan *plan, struct cache *where,
+enum found find_plan(const struct search *search, const struct cache *own, struct plan *plan, struct cache *where,
                      char key[PLAN_KEY_DIGITS + 1]);
 
 void say_warning(int verbosity, const char *text);

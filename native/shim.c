@@ -2,6 +2,7 @@
 
 #include "cache.h"
 #include "closed.h"
+#include "extract.h"
 #include "front.h"
 #include "key.h"
 #include "launch.h"
@@ -28,7 +29,9 @@ enum { FILE_NAME = 256, NAME_DIGITS = 16 };
 struct shim {
     int argc;
     char **argv;
-    const char *devices; /* of the environment, "" for none */
+    enum wish wish;
+    struct wanted wanted;
+    struct extract extract;
     int verbosity;
     char cwd[PATH_MAX]; /* "" if it has no path any more */
     struct launcher launcher;
@@ -61,7 +64,7 @@ static bool may_concern_us(const struct shim *shim)
     for (int i = 1; i < shim->argc; i++)
         if (may_be_ours(shim->argv[i]))
             return true;
-    return shim->devices[0] != '\0';
+    return shim->wish != NOT_WANTED;
 }
 
 /* The launcher could not be executed. */
@@ -145,8 +148,7 @@ static bool find_profile(struct shim *shim)
             return true;
     }
     struct plan_complaint complaint;
-    struct cache cache = user_cache();
-    CLOSED int fd = cache_open_file(&cache, name, &complaint);
+    CLOSED int fd = cache_open_file(&shim->extract.cache, name, &complaint);
     if (fd < 0 && complaint.text[0] != '\0')
         say_warning(shim->verbosity, complaint.text);
     return take_profile(shim, fd);
@@ -176,9 +178,8 @@ static int have_compiled(const struct shim *shim)
 static enum plan_applied dress(struct shim *shim, struct plan_complaint *complaint)
 {
     struct plan_options options = step_options(shim->verbosity);
-    struct cache own = user_cache();
     bool first;
-    if (!plan_is_first(&shim->plan, own.path, &first, complaint))
+    if (!plan_is_first(&shim->plan, shim->extract.cache.path, &first, complaint))
         return PLAN_FAILED;
     if (!first) /* it is let into a container that is dressed already */
         return PLAN_APPLIED;
@@ -228,7 +229,7 @@ static int replay(struct shim *shim)
 static bool key_of(const void *of, struct caller caller, char key[PLAN_KEY_DIGITS + 1])
 {
     const struct shim *shim = of;
-    return compute_launcher_key(&shim->invocation, shim->devices, shim->cwd, caller, key);
+    return compute_launcher_key(&shim->invocation, shim->wanted, shim->cwd, caller, key);
 }
 
 static int launch(struct shim *shim)
@@ -238,7 +239,7 @@ static int launch(struct shim *shim)
     char key[PLAN_KEY_DIGITS + 1];
     if (getcwd(shim->cwd, sizeof shim->cwd) == NULL)
         shim->cwd[0] = '\0';
-    if (find_plan(&search, &shim->plan, &where, key) != FRESH)
+    if (find_plan(&search, &shim->extract.cache, &shim->plan, &where, key) != FRESH)
         return have_compiled(shim);
     if (shim->plan.program != NULL)
         return replay(shim);
@@ -246,22 +247,46 @@ static int launch(struct shim *shim)
     return FAILED;
 }
 
+/* A container is to be begun, with devices or perhaps with some. */
+static int launch_with_devices(struct shim *shim)
+{
+    bool asked = invocation_asks(&shim->invocation);
+    if (!asked && shim->wanted.devices[0] == '\0') /* what is configured has to be found out */
+        return have_compiled(shim);
+    shim->wanted.by_default = shim->wanted.by_default && !asked;
+    return launch(shim);
+}
+
 static int read_and_launch(struct shim *shim)
 {
     if (!find_profile(shim))
         return have_compiled(shim);
-    bool in_order = getenv("POSIXLY_CORRECT") != NULL, wanted = shim->devices[0] != '\0';
-    switch (invocation_read(&shim->invocation, &shim->profile, shim->argv + 1, in_order, wanted)) {
+    bool in_order = getenv("POSIXLY_CORRECT") != NULL;
+    switch (invocation_read(&shim->invocation, &shim->profile, shim->argv + 1, in_order, shim->wish)) {
     case READ_LEAVE:
         return leave(shim);
     case READ_HELP:
         return help(shim);
     case READ_LAUNCH:
-        return launch(shim);
+        return launch_with_devices(shim);
     case READ_REFUSED:
         break;
     }
     return become_front(FRONT_EXEC, shim->argc, shim->argv);
+}
+
+/* Devices of the environment, or else of the configuration. */
+static void choose_devices(struct shim *shim)
+{
+    const char *named = getenv("CDI_HPC_DEVICES");
+    shim->wanted.devices = named == NULL || strcmp(named, "none") == 0 ? "" : named;
+    shim->wish = shim->wanted.devices[0] != '\0' ? WANTED : NOT_WANTED;
+    if (named != NULL && *named != '\0')
+        return;
+    shim->wanted.devices = extract_value(&shim->extract, "devices.", shim->launcher.command);
+    shim->wanted.by_default = true;
+    if (shim->wanted.devices[0] != '\0' || shim->extract.state == CONFIGURED_SOMEHOW)
+        shim->wish = BY_DEFAULT;
 }
 
 static int run(struct shim *shim)
@@ -273,6 +298,7 @@ static int run(struct shim *shim)
     }
     if (!count_scripts(&shim->launcher))
         return FAILED;
+    choose_devices(shim);
     return may_concern_us(shim) ? read_and_launch(shim) : leave(shim);
 }
 
@@ -286,15 +312,11 @@ static int wanted_verbosity(void)
 
 int shim(int argc, char **argv)
 {
-    const char *devices = getenv("CDI_HPC_DEVICES");
-    struct shim shim = {
-        .argc = argc,
-        .argv = argv,
-        .devices = devices == NULL ? "" : devices,
-        .verbosity = wanted_verbosity(),
-    };
+    struct shim shim = {.argc = argc, .argv = argv, .verbosity = wanted_verbosity()};
+    extract_read(&shim.extract);
     int status = run(&shim);
     plan_free(&shim.plan);
+    plan_free(&shim.extract.plan);
     invocation_free(&shim.invocation);
     profile_free(&shim.profile);
     return status;

@@ -10,7 +10,7 @@ import click
 from cdi_hpc.cli.options import output_format
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, plans_in, user_directory
+from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache, plans_in, user_cache, user_directory
 from cdi_hpc.planning import load_configuration
 
 
@@ -25,7 +25,7 @@ system_option = click.option("--system", is_flag=True, help=f"The plans for ever
 def own_cache(*, system: bool) -> PlanCache:
     """The cache that this user may change; the system's is root's (CdiError: somebody else asks for that)."""
     if not system:
-        return PlanCache(user_directory(os.environ, os.geteuid()))
+        return user_cache(os.environ)
     if os.geteuid() != 0:
         raise CdiError(Problem("--system", "only root keeps plans for everybody", "leave it out, or run it as root"))
     return PlanCache(SYSTEM_DIRECTORY, mode=0o755)
@@ -36,7 +36,7 @@ def own_cache(*, system: bool) -> PlanCache:
 @output_format
 def list_plans(system: bool, output_format: str) -> None:
     """List compiled plans, the most recently used first."""
-    directory = SYSTEM_DIRECTORY if system else user_directory(os.environ, os.geteuid())
+    directory = SYSTEM_DIRECTORY if system else user_directory(os.environ, os.geteuid())[0]
     plans = plans_in(directory)
     if output_format == "json":
         print_json([{"key": p.key, "path": p.path, "size": p.size, "used": p.used} for p in plans])

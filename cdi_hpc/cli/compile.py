@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cdi_hpc import backends
+from cdi_hpc import backends, extract
 from cdi_hpc.backend import Backend
 from cdi_hpc.backends.singularity.handoff import hand_over
 from cdi_hpc.cache_key import Launch
@@ -78,6 +78,10 @@ def command(
     that may change the plan ('exec' of launchers that have subcommands).
     """
     cache = own_cache(system=system)
+    if system:
+        extract.keep_for_everybody(cache)
+    else:
+        extract.keep(os.environ)
     if list_file is not None:
         for words in _lines(list_file):
             ctx.invoke(command, **{**_parsed(words), "system": system})

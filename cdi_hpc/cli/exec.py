@@ -8,17 +8,21 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import click
 
-from cdi_hpc import backends, launcher_options, profile
+from cdi_hpc import backends, extract, launcher_options, profile
+from cdi_hpc.backend import Backend
 from cdi_hpc.cache_key import LauncherLaunch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, complain, find_runner
 from cdi_hpc.cli.options import Reporter
+from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import inheritance, kernel, launcher, native, process, squashfs
 from cdi_hpc.launcher_options import DEVICES_VARIABLE
-from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
+from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_cache
+from cdi_hpc.planning import NOTHING, default_devices, load_configuration
 from cdi_hpc.witness import ChangedError
 
 #: How much the native program says: a number as of ``-v`` and ``-q``.
@@ -62,22 +66,59 @@ def _said(reporter: Reporter) -> dict[str, str]:
     return {_SAY_VARIABLE: f"{reporter.level}"} if reporter.level else {}
 
 
+class _Wanted(NamedTuple):
+    """Devices of a launch whose words name none.
+
+    Attributes:
+        devices: a comma list, "" for none.
+        by_default: nobody has asked for them but the configuration.
+        configuration: what is configured.
+        wrong: why that is not known.
+
+    """
+
+    devices: str
+    by_default: bool
+    configuration: Configuration | None = None
+    wrong: CdiError | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there may be any."""
+        return bool(self.devices) or (self.by_default and self.wrong is not None)
+
+
+def _wanted(backend: Backend, environ: Mapping[str, str]) -> _Wanted:
+    named = environ.get(DEVICES_VARIABLE, "")
+    devices = "" if named == NOTHING else named
+    try:
+        # The native program looks there the next time; without it, nobody does.
+        found = extract.keep(environ) if RUNNER_VARIABLE in environ else load_configuration(environ)
+    except CdiError as error:
+        return _Wanted(devices, not named, wrong=error)
+    return _Wanted(devices if named else default_devices(found, backend.name), not named, found)
+
+
 def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_run: bool) -> int:
     found = profile.find_launcher(name, os.environ)
     if RUNNER_VARIABLE not in os.environ:  # the native program has counted it
         profile.count_scripts(found, os.environ)
     environ = inheritance.command_environment()
-    cache = _cache(reporter)
     backend = backends.for_command(found.command)
+    wanted = _wanted(backend, os.environ)
+    if not wanted and not any(map(launcher_options.may_be_ours, words)):
+        launcher.become_bare(found, words, environ)
+    cache = _cache(wanted.configuration, reporter) if wanted.configuration else None
     known = profile.obtain(backend, found, cache.directory if cache else None)
-    wanted = environ.get(DEVICES_VARIABLE, "")
     in_order = launcher_options.in_order(known, environ)
-    reading = launcher_options.read(words, known, in_order=in_order, wanted=bool(wanted))
+    reading = launcher_options.read(words, known, in_order=in_order, wanted=bool(wanted), by_default=wanted.by_default)
     if isinstance(reading, launcher_options.Leave):
         launcher.become_bare(found, words, environ)
     if isinstance(reading, launcher_options.Help):
         return launcher.show_help(found, reading.words, environ, known.help)
-    launch = LauncherLaunch(known, reading, reading.devices or (wanted,))
+    if wanted.wrong:
+        raise wanted.wrong
+    by_default = wanted.by_default and not reading.devices
+    launch = LauncherLaunch(known, reading, reading.devices or (wanted.devices,), by_default)
     request = launcher.Request(backend, found, launch)
     if cache is None:
         return squashfs.leave_as(_run_in_passing(request, environ, reporter))
@@ -88,10 +129,10 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
     return squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared, reporter.telling()))
 
 
-def _cache(reporter: Reporter) -> PlanCache | None:
+def _cache(configuration: Configuration, reporter: Reporter) -> PlanCache | None:
     """The user's cache, None if there can't be one."""
     try:
-        return PlanCache(user_directory(os.environ, os.geteuid()))
+        return user_cache(os.environ, configuration)
     except CacheError as error:
         # The native shim has looked there, and said it.
         if RUNNER_VARIABLE not in os.environ or not isinstance(error, UntrustedCacheError):

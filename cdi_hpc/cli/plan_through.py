@@ -38,7 +38,7 @@ def show(
     """
     environ = inheritance.command_environment()
     request = beforehand.request_for(backend, devices, image, cdi_dirs, environ)
-    place = f"{user_directory(environ, os.geteuid())}/image"
+    place = f"{user_directory(environ, os.geteuid())[0]}/image"
     prepared = prepare(request, environ, place, reporter)
     ways = Dressed(prepared.dressing, request.launcher.command)
     argv = [request.launch.profile.program, *(_text(word, request) for word in prepared.dressing.words)]

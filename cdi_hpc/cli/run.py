@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cdi_hpc import extract
 from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, find_runner
 from cdi_hpc.cli.options import Reporter
@@ -17,7 +18,7 @@ from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
 from cdi_hpc.launch import embedded, inheritance, native, squashfs
 from cdi_hpc.launcher_options import DEVICES_VARIABLE
-from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
+from cdi_hpc.plan_cache import CacheError, UntrustedCacheError, user_cache
 from cdi_hpc.planning import plan_devices
 from cdi_hpc.witness import ChangedError
 
@@ -105,7 +106,7 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
         return
     real = replace(launch, image=os.path.realpath(launch.image))
     try:
-        cache = PlanCache(user_directory(os.environ, os.geteuid()))
+        cache = user_cache(os.environ, extract.keep(os.environ))
         key = native.compile_launch(real, cache, os.environ, reporter, since=inheritance.process_start())
     except UntrustedCacheError:
         return  # the native runner has looked there, and said it

@@ -10,11 +10,11 @@ import click
 
 from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity, visible_devices
 from cdi_hpc.host import LiveHost
-from cdi_hpc.planning import Wanted, plan_devices
+from cdi_hpc.planning import Wanted, load_configuration, plan_devices
 
 
 @click.command("script")
-@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@click.argument("devices", nargs=-1, metavar="[DEVICE...]")
 @click.option(
     "--only",
     type=click.Choice(["env", "mounts"]),
@@ -41,13 +41,17 @@ def command(
         cdi-hpc script nvidia.com/gpu=all > gpu.sh
         bash gpu.sh IMAGE COMMAND...
 
-    It needs bash 4.2, util-linux and coreutils. The image is a directory.
+    It needs bash 4.2, util-linux and coreutils. The image is a directory. Without a DEVICE, it is for those that are
+    configured (launchers.bash.devices).
     """  # noqa: D301 - click wants the control character
     from cdi_hpc.render import bash
 
     reporter = Reporter(verbose + quiet)
+    configuration = load_configuration(os.environ)
+    if not devices and not configuration.launcher("bash").devices:
+        raise click.UsageError("Missing argument 'DEVICE...'.")
     wanted = Wanted("bash", devices, cdi_dirs, strict, unknown_hooks, visible=visible)
-    plan = plan_devices(wanted, os.environ, LiveHost(), reporter).plan
+    plan = plan_devices(wanted, os.environ, LiveHost(), reporter, configuration=configuration).plan
     for lack in plan.unsupported():
         reporter.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
     sys.stdout.buffer.write(os.fsencode(bash.script(plan, only=only)))

@@ -53,10 +53,11 @@ class Loaded(NamedTuple):
 #: The administrator's directory.
 SITE_DIRECTORY = "/etc/cdi-hpc"
 
-#: Variables that set keys. They are in the key of a compiled plan, so they are here as well as in the schema, which
+#: Variables that set keys. All that may change a plan are in its key, so they are here as well as in the schema, which
 #: takes time to read.
 VARIABLES = (
     "CDI_HPC_ALL_MEANS",
+    "CDI_HPC_CACHE_DIRECTORY",
     "CDI_HPC_DIRS",
     "CDI_HPC_PREFLIGHT",
     "CDI_HPC_STRICT",
@@ -64,7 +65,7 @@ VARIABLES = (
     "CDI_HPC_UNSUPPORTED",
 )
 
-_READ_BY_OTHERS = ("CDI_HPC_DIRS", "CDI_HPC_PREFLIGHT")
+_READ_BY_OTHERS = ("CDI_HPC_CACHE_DIRECTORY", "CDI_HPC_DIRS", "CDI_HPC_PREFLIGHT")
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -98,7 +99,7 @@ def load(
         uid: of the user.
         witness: is told of every file, also of those that are not there.
         where: the files; default: :data:`SITE_DIRECTORY` and :func:`user_directory`.
-        to_show: also where nothing is set but what launches read without us (CDI_HPC_DIRS, CDI_HPC_PREFLIGHT).
+        to_show: also where nothing is set but what launches read without us (CDI_HPC_DIRS and others).
 
     Raises:
         CdiError: with everything that is wrong, each with file and line; a file that somebody else could have written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
@@ -11,10 +12,13 @@ from cdi_hpc import names
 from cdi_hpc.aliases import Alias
 from cdi_hpc.allocation import GresMap
 from cdi_hpc.config.settings import Place, Setting, VariablePlace
-from cdi_hpc.config.values import Configuration, LauncherDefaults
+from cdi_hpc.config.values import PLACEHOLDERS, Configuration, LauncherDefaults
+from cdi_hpc.decode import shorten
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.globs import PathPattern, PatternError, TextPattern, path_pattern, text_pattern
 from cdi_hpc.policy import CATEGORIES, Category, HookRule, Policy, Rule, Rules
+
+_IN_BRACES = re.compile(r"\{([^{}]*)\}")
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -89,7 +93,13 @@ class _Builder:
         self.launchers[launcher] = self.launchers.get(launcher, LauncherDefaults())._replace(**change)
 
     def _cache(self, path: tuple[str, ...], settings: tuple[Setting, ...]) -> None:
-        value = settings[-1].value
+        value, where = settings[-1].value, settings[-1].where
+        if path[1] == "directory":
+            complaint, fix = _directory_complaint(value, is_variable=isinstance(where, VariablePlace))
+            if complaint:
+                self.problems.append(Problem(str(where), complaint, fix))
+            self._set(cache_directory=value)
+            return
         number = _size(value) if path[1] == "max-size" else int(value)
         self._set(cache=self.configuration.cache._replace(**{path[1].replace("-", "_"): number}))
 
@@ -187,6 +197,20 @@ def _size(value: str | float) -> int:
     if not isinstance(value, str):
         return int(value)
     return int(value.rstrip("KMG")) * _UNITS.get(value[-1], 1)
+
+
+def _directory_complaint(text: str, *, is_variable: bool) -> tuple[str, str]:
+    """What is wrong with a directory for plans, and what to do; empty if nothing is."""
+    if "{" in text and is_variable:  # the native runner reads it, and asks nobody for a name
+        return f"{shorten(text)} has a brace", "write the path itself; a shell knows $HOME and $USER"
+    parts = _IN_BRACES.split(text)
+    unknown = [name for name in parts[1::2] if name not in PLACEHOLDERS]
+    if unknown or any(brace in part for part in parts[::2] for brace in "{}"):
+        what = f"{{{unknown[0]}}} stands for nothing" if unknown else f"{shorten(text)} has a single brace"
+        return what, f"there is {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
+    if ".." in text.split("/"):
+        return f"{shorten(text)} has '..'", "write the path without it"
+    return "", ""
 
 
 def _index(text: str) -> str:

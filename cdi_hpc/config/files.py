@@ -74,12 +74,12 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
         uid: of the user.
 
     """
-    site_trust = Trust(_roots(), _OTHERS_WRITE)
+    site_trust = Trust(roots(), _OTHERS_WRITE)
     user_trust = Trust(frozenset({uid, 0}), _EVERYBODY_WRITES, own=True)
     return Places(SITE_DIRECTORY, user_directory(environ), site_trust, user_trust)
 
 
-def _roots() -> frozenset[int]:
+def roots() -> frozenset[int]:
     """Root's number. In a namespace that has none for the machine's root, his files are those of the overflow user."""
     try:
         with open("/proc/self/uid_map", "rb") as stream:

@@ -170,12 +170,13 @@ def _check_text(value: str, schema: Mapping[str, Any], at: FieldPath) -> Iterato
         fix = f"did you mean {near[0]!r}?" if near else ""
         yield Finding(at, f"expected {' or '.join(map(repr, schema['enum']))}, found {shorten(value)}", fix)
     elif "pattern" in schema and not re.search(schema["pattern"].replace("$", r"\Z"), value):  # as ECMA 262 has it
-        yield Finding(at, f"{shorten(value)} is not {_SHAPES[schema['pattern']]}")
+        yield Finding(at, f"{shorten(value)} is not {SHAPES[schema['pattern']]}")
 
 
 #: What the regular expressions of the schema stand for.
-_SHAPES = {
+SHAPES = {
     "^/": "an absolute path",
+    "^(/|[{]home[}])": "an absolute path",
     "^[0-9]{1,9}[KMG]?$": "a size: a number, with K, M or G behind it or nothing",
 }
 

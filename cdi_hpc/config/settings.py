@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from cdi_hpc import names
 from cdi_hpc.config import SITE_DIRECTORY
 from cdi_hpc.config.files import ConfigFile
-from cdi_hpc.config.schema import ANY_NAME, Key, all_keys, check, without_nulls
+from cdi_hpc.config.schema import ANY_NAME, SHAPES, Key, all_keys, check, without_nulls
 from cdi_hpc.decode import Finding, describe, shorten
 from cdi_hpc.document import Document, FieldPath, parse
 from cdi_hpc.errors import CdiError, Problem
@@ -205,6 +206,8 @@ def _wanted(schema: Mapping[str, Any], value: Any) -> str:
         return "" if isinstance(value, bool) else "1 or 0"
     if "enum" in schema:
         return "" if value in schema["enum"] else " or ".join(map(repr, schema["enum"]))
+    if "pattern" in schema:
+        return "" if re.match(schema["pattern"], value) else SHAPES[schema["pattern"]]
     return ""
 
 

@@ -21,11 +21,15 @@ Stage = Literal["auto", "overlay", "underlay"]
 Unmapped = Literal["refuse", "all", "none"]
 
 
+#: What braces in ``cache.directory`` may hold.
+PLACEHOLDERS = ("home", "host", "uid", "user")
+
+
 class LauncherDefaults(NamedTuple):
     """``launchers.NAME``: what a launch is like where the command line does not say.
 
     Attributes:
-        devices: only ``embedded`` has them; for a launch that asks for none.
+        devices: for a launch that asks for none.
         preflight: None: as for all launchers.
         binds: only ``embedded`` has them; ``SRC[:DST[:ro]]``.
         stage: only ``embedded`` has it.
@@ -65,6 +69,7 @@ class Configuration(NamedTuple):
         preflight: what is done about libraries that can't work in the image.
         policy: None where there are no rules.
         unmapped: what a Slurm step gets of a kind that no GRES stands for.
+        cache_directory: where a user's plans are kept, with placeholders; "": where nobody says.
 
     """
 
@@ -80,6 +85,7 @@ class Configuration(NamedTuple):
     gres: Mapping[str, GresMap] = {}
     unmapped: Unmapped = "refuse"
     cache: CacheBounds = CacheBounds()
+    cache_directory: str = ""
 
     def launcher(self, name: str) -> LauncherDefaults:
         """Defaults of a launcher, together with what holds for all of them."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.mountinfo import mount_types
-from cdi_hpc.plan_cache import CacheError, PlanCache, user_directory
+from cdi_hpc.plan_cache import CacheError, user_cache, user_directory
 
 #: File systems that nodes share, by the type that proc_pid_mountinfo(5) shows.
 _SHARED = (
@@ -30,9 +30,9 @@ _SHARED = (
 
 def plan_cache(question: Question) -> Iterator[Finding]:
     """Whether compiled plans can be kept."""
-    directory = user_directory(question.variables, os.geteuid())
+    directory, is_chosen = user_directory(question.variables, os.geteuid())
     try:
-        PlanCache(directory)
+        user_cache(question.variables)
     except CacheError as error:
         for problem in error.problems:
             yield Finding("warning", f"no plans are kept: {problem.where}: {problem.what}", problem.fix)
@@ -40,7 +40,12 @@ def plan_cache(question: Question) -> Iterator[Finding]:
     kind = file_system(directory)
     if kind in _SHARED:
         what = f"plans are kept in {directory}, on {kind}: nodes that share it make each other's plans stale"
-        yield Finding("warning", what, "set TMPDIR or XDG_RUNTIME_DIR to a directory of the node's own")
+        fix = "set TMPDIR or XDG_RUNTIME_DIR to a directory of the node's own"
+        if is_chosen:
+            fix = (
+                "let cache.directory or CDI_HPC_CACHE_DIRECTORY name a directory of the node's own, or one with {host}"
+            )
+        yield Finding("warning", what, fix)
     else:
         yield Finding("ok", f"plans are kept in {directory} ({kind})")
 

@@ -114,5 +114,5 @@ def _invocation(launcher: _Launcher, request: Request) -> Invocation:
 def _located(launcher: _Launcher, invocation: Invocation, request: Request) -> Located:
     if request.image is None:
         return Located(PLACE, "directory", NoFiles(), PLACE)
-    place = f"{user_directory(request.environ, os.geteuid())}/image"
+    place = f"{user_directory(request.environ, os.geteuid())[0]}/image"
     return launcher.backend.locate(invocation, launcher.known, request.environ, place)

@@ -26,7 +26,7 @@ from cdi_hpc.launch import native, peers, placing, process
 from cdi_hpc.lookup import Report, read_registry
 from cdi_hpc.plan import Plan, Unsupported
 from cdi_hpc.plan_cache import PlanCache
-from cdi_hpc.planning import Wanted, is_this_jobs_alone, judged, load_configuration, plan_devices
+from cdi_hpc.planning import Wanted, asked_for, is_this_jobs_alone, judged, load_configuration, plan_devices
 from cdi_hpc.profile import Launcher
 from cdi_hpc.request import PREFLIGHT_VARIABLE
 from cdi_hpc.witness import Recorder, Witness
@@ -159,9 +159,13 @@ def prepare(
     planned = plan_devices(wanted, environ, host, report, witness=witness, configuration=configuration)
     plan, defaults = planned.plan, planned.defaults
     _refuse_fatal(plan.unsupported())
+    if not asked_for(wanted.devices, defaults):
+        return Prepared(plan, Located(None, "other"), _as_typed(request))
     located = request.backend.locate(invocation, profile, environ, image_place)
     if located.path is not None:
         witness.saw(located.path, "node" if located.kind == "directory" else "content")
+    if located.kind == "instance" and request.launch.by_default:  # it has them, or was started without
+        return Prepared(plan, located, _as_typed(request))
     dressing = request.backend.adapt(plan, invocation, profile, located, host, environ, witness)
     dressing = replace(dressing, lacks=judged(dressing.lacks, defaults.unsupported))
     _refuse_fatal(iter(dressing.lacks))
@@ -173,6 +177,21 @@ def prepare(
         for misfit in preflight.enforce(dressing.assembly, strictness, f"{PREFLIGHT_VARIABLE}=warn"):
             report.warn(misfit)
     return Prepared(plan, located, dressing)
+
+
+def _as_typed(request: Request) -> Dressing:
+    """The launcher with its own words: no device is wanted."""
+    invocation = request.launch.invocation
+    ours = {
+        index
+        for given in invocation.given
+        if given.option.use in ("device", "cdi-dirs", "switch")
+        for index in range(given.index, given.index + given.count)
+    }
+    words: list[Word] = [Keep(index) for index in range(invocation.image_index) if index not in ours]
+    if request.launch.profile.style == "getopt" or invocation.image.startswith("-"):
+        words.append(Text("--"))
+    return Dressing(words=(*words, Keep(invocation.image_index)))
 
 
 def _refuse_fatal(lacks: Iterator[Unsupported]) -> None:

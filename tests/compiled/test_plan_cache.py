@@ -190,10 +190,19 @@ def test_the_runner_and_the_compiler_look_in_the_same_place(site):
     for runtime, temporary in itertools.product(RUNTIME, TEMPORARY):
         words = {"XDG_RUNTIME_DIR": runtime, "TMPDIR": temporary}
         environment = {name: place(word) for name, word in words.items() if word is not None}
-        directory = user_directory(environment, os.geteuid())
+        directory, is_chosen = user_directory(environment, os.geteuid())
+        assert not is_chosen
         is_ours = runtime in ("runtime", "own", "link", "own/")
         assert (directory == f"{place(runtime or '')}/cdi-hpc") == is_ours
         assert where_the_runner_looks(site, environment) == directory
+
+
+@pytest.mark.parametrize("chosen", ["/cdi-hpc-own", "/cdi-hpc-own/", "/missing/cdi-hpc"])
+def test_the_variable_says_it_to_both(site, chosen):
+    environment = {"XDG_RUNTIME_DIR": str(site.runtime), "CDI_HPC_CACHE_DIRECTORY": f"{site.top}{chosen}"}
+    directory, is_chosen = user_directory(environment, os.geteuid())
+    assert is_chosen
+    assert directory == f"{site.top}{chosen.rstrip('/')}" == where_the_runner_looks(site, environment)
 
 
 # Written whole ----------------------------------------------------------------------------------------------------

@@ -67,13 +67,6 @@ KEYS: dict[str, tuple[str, Value, Any, str, str]] = {
         "preflight: off",
         "x.yaml:1:1: preflight: expected text, found the boolean false (put it in quotes)",
     ),
-    "launchers.embedded.devices": (
-        "launchers: {embedded: {devices: gpu}}",
-        lambda c: c.launcher("embedded").devices,
-        ("gpu",),
-        "launchers: {embedded: {devices: {}}}",
-        "launchers.embedded.devices: expected text or a list, found a mapping",
-    ),
     "launchers.embedded.binds": (
         "launchers: {embedded: {binds: ['/scratch:/scratch:ro']}}",
         lambda c: c.launcher("embedded").binds,
@@ -116,6 +109,13 @@ KEYS: dict[str, tuple[str, Value, Any, str, str]] = {
         "slurm: {unmapped: al}",
         "x.yaml:1:9: slurm.unmapped: expected 'refuse' or 'all' or 'none', found 'al' (did you mean 'all'?)",
     ),
+    "cache.directory": (
+        "cache: {directory: '/local/{user}/{host}'}",
+        lambda c: c.cache_directory,
+        "/local/{user}/{host}",
+        "cache: {directory: cache}",
+        "x.yaml:1:9: cache.directory: 'cache' is not an absolute path",
+    ),
     "cache.max-size": (
         "cache: {max-size: 3K}",
         lambda c: c.cache.max_size,
@@ -154,6 +154,15 @@ for LAUNCHER, OWN in (
             f"launchers: {{{LAUNCHER}: {{{KEY}: no}}}}",
             f"launchers.{LAUNCHER}.{KEY}: expected text, found the boolean false (put it in quotes)",
         )
+
+for LAUNCHER in ("embedded", "bash", "charliecloud", "singularity"):
+    KEYS[f"launchers.{LAUNCHER}.devices"] = (
+        f"launchers: {{{LAUNCHER}: {{devices: [gpu, a.com/nic=0]}}}}",
+        lambda c, name=LAUNCHER: c.launcher(name).devices,
+        ("gpu", "a.com/nic=0"),
+        f"launchers: {{{LAUNCHER}: {{devices: {{}}}}}}",
+        f"launchers.{LAUNCHER}.devices: expected text or a list, found a mapping",
+    )
 
 #: A pattern that each list takes, and one that it does not.
 PATTERNS = {
@@ -233,6 +242,7 @@ def test_variables_are_those_that_a_plans_key_has():
         ("CDI_HPC_UNKNOWN_HOOKS", "fail", lambda c: c.unknown_hooks, "fail"),
         ("CDI_HPC_ALL_MEANS", "openable", lambda c: c.all_means, "openable"),
         ("CDI_HPC_DIRS", "/a::/b", lambda c: c.spec_directories, ("/a", "/b")),
+        ("CDI_HPC_CACHE_DIRECTORY", "/a/b", lambda c: c.cache_directory, "/a/b"),
     ],
 )
 def test_a_variable_sets_its_key(name, text, look, value, tmp_path):
@@ -309,6 +319,11 @@ def test_a_mapping_without_lines_is_as_if_it_were_not_there():
         ("cache: {max-sice: 1}", "x.yaml:1:9: cache.max-sice: unknown key 'max-sice' (did you mean 'max-size'?)"),
         ("strict: true\nstrict: true", "x.yaml:2:9: the key 'strict' is there twice"),
         ("a: [", "x.yaml:"),
+        ("cache: {directory: '/a/{usr}'}", "{usr} stands for nothing (there is {home}, {host}, {uid}, {user})"),
+        ("cache: {directory: '/a/{'}", "cache.directory: '/a/{' has a single brace"),
+        ("cache: {directory: '/a/}b'}", "cache.directory: '/a/}b' has a single brace"),
+        ("cache: {directory: '/a/{user}/../{uid}'}", "has '..'"),
+        ("cache: {directory: '{user}/a'}", "cache.directory: '{user}/a' is not an absolute path"),
         ("aliases: {gpu: ''}", "aliases.gpu: the text is empty"),
         ("aliases: {gpu: []}", "aliases.gpu: the list is empty"),
         ('aliases: {gpu: "a\\0b"}', "holds a character that no path, name or variable can"),
@@ -348,7 +363,9 @@ def test_the_manual_has_every_key_and_who_may_set_it():
             rows[cells[0].strip("`")] = cells[1:]
 
     def shown(name: str) -> str:
-        name = re.sub(r"^launchers\.\w+\.(unknown-hooks|unsupported|preflight)$", r"launchers.LAUNCHER.\1", name)
+        name = re.sub(
+            r"^launchers\.\w+\.(devices|unknown-hooks|unsupported|preflight)$", r"launchers.LAUNCHER.\1", name
+        )
         return re.sub(r"^policy\.[\w-]+\.", "policy.WHAT.", name)
 
     assert set(rows) == {shown(key.shown) for key in all_keys()}

@@ -54,11 +54,12 @@ static void put_given(const struct given *given)
     printf("%s%s%c", given->value == NULL ? "" : "=", given->value == NULL ? "" : given->value, '\0');
 }
 
-static void put_launch(const struct invocation *invocation, const char *devices)
+static void put_launch(const struct invocation *invocation, enum wish wish, const char *devices)
 {
+    bool by_default = wish == BY_DEFAULT && !invocation_asks(invocation);
     char key[PLAN_KEY_DIGITS + 1], cwd[PLAN_MAX_PATH];
     if (getcwd(cwd, sizeof cwd) == NULL ||
-        !compute_launcher_key(invocation, devices, cwd, (struct caller){.everybody = false}, key))
+        !compute_launcher_key(invocation, (struct wanted){devices, by_default}, cwd, (struct caller){.everybody = false}, key))
         exit(1);
     put("launch");
     put(key);
@@ -73,7 +74,8 @@ static void put_launch(const struct invocation *invocation, const char *devices)
 static void put_reading(const struct profile *profile, char **words, char **argv)
 {
     struct invocation invocation = {0};
-    switch (invocation_read(&invocation, profile, words, argv[2][0] == '1', argv[3][0] == '1')) {
+    enum wish wish = (enum wish)(argv[3][0] - '0');
+    switch (invocation_read(&invocation, profile, words, argv[2][0] == '1', wish)) {
     case READ_LEAVE:
         put("leave");
         break;
@@ -85,7 +87,7 @@ static void put_reading(const struct profile *profile, char **words, char **argv
         put("refused");
         break;
     case READ_LAUNCH:
-        put_launch(&invocation, argv[4]);
+        put_launch(&invocation, wish, argv[4]);
         break;
     }
     invocation_free(&invocation);

@@ -15,7 +15,7 @@ from cdi_hpc import profile as profiles
 from cdi_hpc.backend import Invocation, Option, Profile, Subcommand
 from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
 from cdi_hpc.errors import CdiError
-from cdi_hpc.launcher_options import Help, Leave, Reading, read
+from cdi_hpc.launcher_options import Help, Leave, Reading, may_be_ours, read
 
 #: Like ch-run: some names begin alike, with ours and without.
 GETOPT_OPTIONS = (
@@ -107,11 +107,13 @@ def read_by_c(
     *,
     in_order: bool = False,
     devices: str = "",
+    by_default: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Iterator[object]:
     """What the shim makes of each line: "leave", "refused", ("help", words), or the parts of a launch."""
+    wish = (1 if by_default else 2) if devices else 0
     given = "".join(f"{len(words)}\0" + "".join(f"{word}\0" for word in words) for words in asked)
-    argv = [program, profile, f"{in_order:d}", f"{bool(devices):d}", devices]
+    argv = [program, profile, f"{in_order:d}", f"{wish}", devices]
     env = {**environ, "ASAN_OPTIONS": "detect_leaks=1"}
     done = subprocess.run(argv, input=os.fsencode(given), capture_output=True, check=False, env=env, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
@@ -132,18 +134,25 @@ def read_by_c(
 
 
 def read_by_python(
-    profile: Profile, words: Sequence[str], *, in_order: bool = False, devices: str = "", environ: Mapping[str, str]
+    profile: Profile,
+    words: Sequence[str],
+    *,
+    in_order: bool = False,
+    devices: str = "",
+    by_default: bool = False,
+    environ: Mapping[str, str],
 ) -> object:
     """The same of our own."""
     try:
-        reading: Reading = read(words, profile, in_order=in_order, wanted=bool(devices))
+        reading: Reading = read(words, profile, in_order=in_order, wanted=bool(devices), by_default=by_default)
     except CdiError:
         return "refused"
     if isinstance(reading, Leave):
         return "leave"
     if isinstance(reading, Help):
         return "help", reading.words
-    launch = LauncherLaunch(profile, reading, reading.devices or (devices,))
+    of_default = by_default and bool(devices) and not reading.devices
+    launch = LauncherLaunch(profile, reading, reading.devices or (devices,), of_default)
     given_ = tuple(
         (each.count, each.option.names[0], "" if each.value is None else f"={each.value}") for each in reading.given
     )
@@ -185,33 +194,35 @@ ENVIRONMENTS = st.fixed_dictionaries(
 )
 
 
-def agree(programs, kept, style, asked, *, in_order, devices, variables):
+def agree(programs, kept, style, asked, variables, **how):
     profile, path = kept[style]
-    environ = {**os.environ, **variables}
-    by_c = read_by_c(programs.reading, path, asked, in_order=in_order, devices=devices, environ=environ)
-    for words, got in zip(asked, by_c):
-        assert got == read_by_python(profile, words, in_order=in_order, devices=devices, environ=environ), words
+    how["environ"] = {**os.environ, **variables}
+    for words, got in zip(asked, read_by_c(programs.reading, path, asked, **how)):
+        assert got == read_by_python(profile, words, **how), words
 
 
 @given(
     asked=st.lists(lines(GETOPT_OPTIONS), min_size=1, max_size=20),
     in_order=st.booleans(),
     devices=st.sampled_from(["", "a/b", "./x"]),
+    by_default=st.booleans(),
     variables=ENVIRONMENTS,
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-def test_c_and_python_read_a_getopt_command_line_alike(programs, kept, asked, in_order, devices, variables):
-    agree(programs, kept, "getopt", asked, in_order=in_order, devices=devices, variables=variables)
+def test_c_and_python_read_a_getopt_command_line_alike(programs, kept, asked, in_order, devices, by_default, variables):
+    how = {"in_order": in_order, "devices": devices, "by_default": by_default}
+    agree(programs, kept, "getopt", asked, variables, **how)
 
 
 @given(
     asked=st.lists(lines((*COMMON_OPTIONS, *PFLAG_OPTIONS), PFLAG.subcommands), min_size=1, max_size=20),
     devices=st.sampled_from(["", "a/b", "./x"]),
+    by_default=st.booleans(),
     variables=ENVIRONMENTS,
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-def test_c_and_python_read_a_pflag_command_line_alike(programs, kept, asked, devices, variables):
-    agree(programs, kept, "pflag", asked, in_order=False, devices=devices, variables=variables)
+def test_c_and_python_read_a_pflag_command_line_alike(programs, kept, asked, devices, by_default, variables):
+    agree(programs, kept, "pflag", asked, variables, devices=devices, by_default=by_default)
 
 
 def launched(profile: Profile, *words: str, **how: bool) -> Invocation:
@@ -404,13 +415,46 @@ def test_help_of_a_subcommand_is_asked_without_what_only_we_understand():
     assert read(["-d", "instance", "start", "--cdi", "-h", "I"], PFLAG) == Help(("instance", "start", "-h"))
 
 
+@pytest.mark.parametrize(
+    "style, line", [("getopt", "--nonsense IMAGE"), ("pflag", "exec --nonsense IMAGE"), ("getopt", "-x")]
+)
+def test_what_is_not_understood_is_the_launchers_where_nobody_has_asked_for_devices(style, line):
+    profile = {"getopt": GETOPT, "pflag": PFLAG}[style]
+    assert read(line.split(), profile, wanted=True, by_default=True) == Leave()
+    with pytest.raises(CdiError):
+        read(line.split(), profile, wanted=True)
+
+
+@pytest.mark.parametrize(
+    "word", ["-d", "-vdx", "-h", "-?", "--cdi", "--cd", "--cdi-dirs=x", "--dev", "--device=x", "--h", "--l"]
+)
+def test_a_word_that_may_be_ours_is_looked_at(word):
+    assert may_be_ours(word)
+
+
+@pytest.mark.parametrize("word", ["", "-", "--", "-v", "--version", "d", "cdi", "--nv", "--bind=--cdi", "/dev/x"])
+def test_any_other_word_is_not(word):
+    assert not may_be_ours(word)
+
+
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 
-def key(*words: str, profile: Profile = GETOPT, devices: str = "", cwd: str = "/cwd", **environ: str) -> str:
+def key(
+    *words: str,
+    profile: Profile = GETOPT,
+    devices: str = "",
+    by_default: bool = False,
+    cwd: str = "/cwd",
+    **environ: str,
+) -> str:
     invocation = launched(profile, *words, wanted=bool(devices))
-    launch = LauncherLaunch(profile, invocation, invocation.devices or (devices,))
+    launch = LauncherLaunch(profile, invocation, invocation.devices or (devices,), by_default)
     return cache_key(launch, None, cwd, environ)
+
+
+def test_devices_that_nobody_has_asked_for_make_another_launch():
+    assert key("I", devices="K", by_default=True) != key("I", devices="K")
 
 
 @pytest.mark.parametrize("line", ["-dK I", "-dK -b /abs:/x,rel:/y I"])

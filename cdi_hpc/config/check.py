@@ -46,19 +46,14 @@ def doubts(configuration: Configuration, settings: Settings, registry: Registry)
 # What is not there ----------------------------------------------------------------------------------------------------
 
 
-#: Keys that hold directories.
-_DIRECTORIES = (("spec-directories",), ("cache", "directory"))
-
-
 def _missing_directories(settings: Settings) -> Iterator[Problem]:
-    for path in _DIRECTORIES:
-        for setting in settings.get(path, ()):
-            listed = isinstance(setting.value, list)
-            for index, directory in enumerate(setting.value if listed else [setting.value]):
-                # Of the default ones, one is made at boot by whoever writes to it.
-                if directory not in DEFAULT_DIRECTORIES and not os.path.isdir(directory):
-                    where = setting.where.below(index) if listed else setting.where
-                    yield Problem(str(where), f"there is no directory {directory!r}", "make it, or take it out here")
+    """Of specs; one for plans is made when there is one to be kept."""
+    for setting in settings.get(("spec-directories",), ()):
+        for index, directory in enumerate(setting.value):
+            # Of the default ones, one is made at boot by whoever writes to it.
+            if directory not in DEFAULT_DIRECTORIES and not os.path.isdir(directory):
+                where = setting.where.below(index)
+                yield Problem(str(where), f"there is no directory {directory!r}", "make it, or take it out here")
 
 
 def _unknown_names(rules: Policy) -> Iterator[Problem]:

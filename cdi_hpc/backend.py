@@ -231,11 +231,16 @@ class Peers:
         prefix: path of the file, or its beginning.
         variable: name of a variable whose value ends the path, or where it is not set, the launcher's parent's process
             id; "" if the prefix is all of it.
+        devices: what this launch asks for, in words.
+        edits: stands for everything that a container gets by it, 64 hexadecimal digits: only who asks for the same is
+            let in.
 
     """
 
     prefix: str
     variable: str = ""
+    devices: str = ""
+    edits: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from cdi_hpc import wire
-from cdi_hpc.backend import Dressing, Keep, StagePath, Text, Word
+from cdi_hpc.backend import Dressing, Keep, Peers, StagePath, Text, Word
 from cdi_hpc.errors import assert_never
 from cdi_hpc.host import ACCESS_TIME_FLAGS
 from cdi_hpc.steps import (
@@ -67,7 +67,7 @@ def compile_dressing(dressing: Dressing, program: str) -> Compiled:
         wire.Program(program),
         *(_word(word) for word in dressing.words),
         *(_served(dressing) if dressing.squashfs else ()),
-        *([wire.Peers(dressing.peers.prefix, dressing.peers.variable)] if dressing.peers else []),
+        *(_shared(dressing.peers) if dressing.peers else ()),
         *compiled.records,
         *([wire.Place(dressing.place)] if dressing.steps else []),
         *(wire.Move(place, to) for place, to in dressing.moves),
@@ -77,6 +77,10 @@ def compile_dressing(dressing: Dressing, program: str) -> Compiled:
 
 def _served(dressing: Dressing) -> Iterator[wire.Squashfs]:
     yield wire.Squashfs(dressing.squashfs, dressing.place, dressing.offset, dressing.owned)
+
+
+def _shared(peers: Peers) -> Iterator[wire.Peers]:
+    yield wire.Peers(peers.prefix, peers.variable, peers.devices, peers.edits)
 
 
 def _word(word: Word) -> wire.Word:

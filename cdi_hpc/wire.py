@@ -189,12 +189,15 @@ class Peers:
     """Launches that share a container: only the first of them does the steps; once, before them.
 
     ``path`` is that of a file which the launcher makes when it begins the container, or its beginning; the value of
-    ``variable`` ends it, or where that is not set, the parent's process id.
+    ``variable`` ends it, or where that is not set, the parent's process id. ``devices`` is what was asked for, in
+    words, and ``edits``, 64 hexadecimal digits, what a container gets by it: the others have to have the same.
     """
 
     name: ClassVar[str] = "peers"
     path: str
     variable: str
+    devices: str
+    edits: str
 
 
 @dataclass(frozen=True)
@@ -549,6 +552,8 @@ _CHECKS: dict[str, Callable[[bytes], bool]] = {
     "word": _is_text,
     "index": _INDEX,
     "variable": _is_text,
+    "devices": _is_text,
+    "edits": lambda data: bool(_KEY.match(data)),
     "prefix": _is_text,
     "suffix": _is_text,
     "fstype": bool,

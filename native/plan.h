@@ -52,6 +52,16 @@ struct plan_server {
     int said;   /* file with what it says on standard error */
 };
 
+/* Launches that share a container, for plan_is_first; all NULL without any. */
+struct plan_sharing {
+    const char *prefix;   /* of the path of the launcher's file */
+    const char *variable; /* whose value ends it, "" for none */
+    const char *devices;  /* that this plan is for, in words */
+    const char *edits;    /* what stands for everything that they bring */
+    bool is_locked;       /* this is the first launch, and the others wait for as long as `lock` is open */
+    int lock;
+};
+
 /* A plan in memory. Begin with one that is all zero; plan_free it in any case. */
 struct plan {
     char *text; /* the file's bytes */
@@ -68,7 +78,7 @@ struct plan {
     const char *squashfs; /* file with a SquashFS that plan_serve serves, or NULL */
     const char *offset;   /* where in the file that begins, a number */
     bool is_owned;        /* its files are shown as the caller's */
-    const char *peers[2]; /* launches that share a container, for plan_is_first; NULL without any */
+    struct plan_sharing peers;
     const char *program;  /* launcher to execute in place of the user's command, or NULL */
     struct plan_server server;
 };
@@ -101,8 +111,13 @@ bool plan_serve(struct plan *plan, struct plan_complaint *complaint);
 
 /* Whether this launch is the first of those that share a container, and has to apply the plan; the others only execute
  * the launcher. It is, where the plan knows of no others. `directory`: one of ours, for a lock. False with a complaint
- * where that is refused. After plan_fresh, before plan_serve; a process with one thread. */
-bool plan_is_first(const struct plan *plan, const char *directory, bool *first, struct plan_complaint *complaint);
+ * where that is refused, or where the container has other devices than this plan. After plan_fresh, before plan_serve. */
+bool plan_is_first(struct plan *plan, const char *directory, bool *first, struct plan_complaint *complaint);
+
+/* Have the others wait on after the launcher is executed, until it has begun the container or ended: the last thing
+ * before that. If a launch comes to nothing before, nobody waits for it any more. Does nothing where there are no
+ * others. A process with one thread. */
+bool plan_hold_others(const struct plan *plan, struct plan_complaint *complaint);
 
 /* New user and mount namespaces in which uid and gid are what they were (Python: runner.enter_namespaces). */
 bool plan_enter(struct plan_complaint *complaint);

@@ -1,7 +1,9 @@
 /* Launches that share one container: only the first of them applies the plan (Python: launch/peers.py, which says why).
  *
  * Which is the first is known by a file that the launcher makes when it begins the container. Until it is there, the
- * first one has a lock, in a process that outlives this program: descriptors of ours end when the launcher is executed.
+ * first one has a lock, at last in a process that outlives this program: descriptors of ours end when the launcher is
+ * executed. Not before that, or who can't use the plan and goes on without one would wait for himself.
+ * That process notes in the lock's file, as "DEVICE:INODE EDITS DEVICES", which file the launcher made and for what.
  */
 #include "closed.h"
 #include "plan.h"
@@ -10,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,13 +24,18 @@
 enum {
     PAUSE_NS = 1000000,       /* between two looks at the file */
     PATIENCE_S = 30,          /* for the launcher to make it */
+    MAX_NOTE = PLAN_MAX_PATH, /* bytes: more devices are not named */
+    MAX_IDENTITY = 48,        /* two numbers with a colon between them */
     MAX_DESCRIPTORS = 1 << 16 /* that are closed: more are no pipe that somebody waits for the end of */
 };
 
-static bool is_there(const char *path)
+/* Which file it is, or "" if there is none. */
+static void identify(const char *path, char identity[MAX_IDENTITY])
 {
     struct stat status;
-    return lstat(path, &status) == 0;
+    identity[0] = '\0';
+    if (lstat(path, &status) == 0)
+        snprintf(identity, MAX_IDENTITY, "%ju:%ju", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino);
 }
 
 static void pause_briefly(void)
@@ -36,12 +44,11 @@ static void pause_briefly(void)
 }
 
 /* The launcher's file. False if its path is too long. */
-static bool name_file(const struct plan *plan, char *path, size_t size)
+static bool name_file(const struct plan_sharing *peers, char *path, size_t size)
 {
-    const char *const *peers = plan->peers;
-    const char *value = peers[1][0] != '\0' ? getenv(peers[1]) : "";
-    int length = value != NULL ? snprintf(path, size, "%s%s", peers[0], value)
-                               : snprintf(path, size, "%s%ld", peers[0], (long)getppid());
+    const char *value = peers->variable[0] != '\0' ? getenv(peers->variable) : "";
+    int length = value != NULL ? snprintf(path, size, "%s%s", peers->prefix, value)
+                               : snprintf(path, size, "%s%ld", peers->prefix, (long)getppid());
     return length > 0 && (size_t)length < size;
 }
 
@@ -60,19 +67,85 @@ static int open_lock(const char *directory, const char *path)
     return open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
 }
 
-static void wait_until_made(const char *path, pid_t launcher)
+/* Lock, together with others if the launcher's file is there and alone if not; and which file that is. False if the
+ * file system takes no lock. */
+static bool take_lock(int lock, const char *path, char identity[MAX_IDENTITY])
+{
+    for (;; pause_briefly()) {
+        char now[MAX_IDENTITY];
+        identify(path, identity);
+        if (flock(lock, (identity[0] != '\0' ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) {
+            identify(path, now);
+            if (strcmp(now, identity) == 0)
+                return true;
+            flock(lock, LOCK_UN); /* it came or went this moment */
+        } else if (errno != EWOULDBLOCK && errno != EINTR) {
+            return false;
+        }
+    }
+}
+
+/* The others --------------------------------------------------------------------------------------------------------- */
+
+/* Cut a text at its first blank; returns what comes after that. */
+static char *cut(char *text)
+{
+    char *blank = strchr(text, ' ');
+    if (blank == NULL)
+        return text + strlen(text);
+    *blank = '\0';
+    return blank + 1;
+}
+
+/* Whether the container has what this plan is for. */
+static bool has_the_same(int lock, const char *path, const char *identity, const struct plan_sharing *peers,
+                         struct plan_complaint *complaint)
+{
+    char note[MAX_NOTE + 1];
+    ssize_t length = pread(lock, note, MAX_NOTE, 0);
+    note[length > 0 ? length : 0] = '\0';
+    char *edits = cut(note), *devices = cut(edits);
+    static const char begun[] = "the container that is shared",
+                      fix[] = "ask for the same devices, or begin another container";
+    if (strcmp(note, identity) != 0)
+        plan_complain(complaint, "%s: %s was begun without devices, and %s was asked for (%s)", path, begun,
+                      peers->devices, fix);
+    else if (strcmp(edits, peers->edits) == 0)
+        return true;
+    else if (strcmp(devices, peers->devices) == 0)
+        plan_complain(complaint, "%s: %s has another %s than was asked for (%s)", path, begun, devices, fix);
+    else
+        plan_complain(complaint, "%s: %s has %s, and %s was asked for (%s)", path, begun, devices, peers->devices, fix);
+    return false;
+}
+
+/* The first ----------------------------------------------------------------------------------------------------------- */
+
+/* Which file the launcher made, or "" for none: what is there once the launcher has ended may be the next one's. */
+static void wait_until_made(const char *path, pid_t launcher, char identity[MAX_IDENTITY])
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     for (time_t end = now.tv_sec + PATIENCE_S; now.tv_sec < end; clock_gettime(CLOCK_MONOTONIC, &now)) {
-        if (is_there(path) || kill(launcher, 0) < 0)
+        identify(path, identity);
+        if (kill(launcher, 0) < 0)
+            break;
+        if (identity[0] != '\0')
             return;
         pause_briefly();
     }
+    identity[0] = '\0';
+}
+
+/* What who comes later has to ask for. */
+static void write_note(int lock, const char *identity, const struct plan_sharing *peers)
+{
+    if (identity[0] != '\0' && ftruncate(lock, 0) == 0)
+        dprintf(lock, "%s %s %s", identity, peers->edits, peers->devices);
 }
 
 /* Keep the lock in a process that nobody waits for, until the launcher, which we become, made its file or ended. */
-static bool hold_until_made(int lock, const char *path)
+static bool hold_until_made(int lock, const char *path, const struct plan_sharing *peers)
 {
     pid_t launcher = getpid(), child = fork();
     if (child < 0)
@@ -82,27 +155,40 @@ static bool hold_until_made(int lock, const char *path)
     if (fork() == 0 && dup2(lock, STDIN_FILENO) == STDIN_FILENO) {
         for (int fd = STDIN_FILENO + 1; fd < MAX_DESCRIPTORS; fd++)
             close(fd);
-        wait_until_made(path, launcher);
+        char identity[MAX_IDENTITY];
+        wait_until_made(path, launcher, identity);
+        write_note(STDIN_FILENO, identity, peers);
     }
     _exit(0);
 }
 
-bool plan_is_first(const struct plan *plan, const char *directory, bool *first, struct plan_complaint *complaint)
+bool plan_is_first(struct plan *plan, const char *directory, bool *first, struct plan_complaint *complaint)
 {
+    struct plan_sharing *peers = &plan->peers;
+    char path[PLAN_MAX_PATH], identity[MAX_IDENTITY];
     *first = true;
-    if (plan->peers[0] == NULL)
+    if (peers->prefix == NULL)
         return true;
-    char path[PLAN_MAX_PATH];
-    CLOSED int lock = name_file(plan, path, sizeof path) ? open_lock(directory, path) : -1;
-    if (lock < 0) {
-        plan_complain(complaint, "%s: others can't be waited for: %s", plan->peers[0], strerror(errno));
+    CLOSED int lock = name_file(peers, path, sizeof path) ? open_lock(directory, path) : -1;
+    if (lock < 0 || !take_lock(lock, path, identity)) {
+        plan_complain(complaint, "%s: others can't be waited for: %s", peers->prefix, strerror(errno));
         return false;
     }
-    while (!is_there(path) && flock(lock, LOCK_EX | LOCK_NB) < 0)
-        pause_briefly();
-    *first = !is_there(path);
-    if (!*first || hold_until_made(lock, path))
+    *first = identity[0] == '\0';
+    if (!*first)
+        return has_the_same(lock, path, identity, peers, complaint);
+    peers->is_locked = true;
+    peers->lock = lock;
+    lock = -1;
+    return true;
+}
+
+bool plan_hold_others(const struct plan *plan, struct plan_complaint *complaint)
+{
+    const struct plan_sharing *peers = &plan->peers;
+    char path[PLAN_MAX_PATH];
+    if (!peers->is_locked || (name_file(peers, path, sizeof path) && hold_until_made(peers->lock, path, peers)))
         return true;
-    plan_complain(complaint, "%s: others can't be made to wait: %s", path, strerror(errno));
+    plan_complain(complaint, "%s: others can't be made to wait: %s", peers->prefix, strerror(errno));
     return false;
 }

@@ -190,8 +190,8 @@ static const struct shape {
     [PLAN_STAGEARG] = {"stagearg", {is_text, is_below, is_text}},
     /* file, directory that it is mounted on, where in the file it begins, whether its files are the caller's */
     [PLAN_SQUASHFS] = {"squashfs", {is_host_path, is_below_root, is_number, is_yes_or_no}},
-    /* path of the launcher's file, variable that ends it */
-    [PLAN_PEERS] = {"peers", {is_host_path, is_text}},
+    /* path of the launcher's file, variable that ends it, devices in words, what stands for all edits */
+    [PLAN_PEERS] = {"peers", {is_host_path, is_text, is_text, is_key}},
     [PLAN_MKDIR] = {"mkdir", {is_place, is_mode}},
     [PLAN_MKFILE] = {"mkfile", {is_place, is_mode}},
     [PLAN_COPY] = {"copy", {is_below, is_place, is_mode}},
@@ -393,7 +393,7 @@ static const unsigned needs[] = {
 static bool is_second(const struct plan *plan, enum plan_kind kind)
 {
     return (kind == PLAN_PROGRAM && plan->program != NULL) || (kind == PLAN_SQUASHFS && plan->squashfs != NULL) ||
-           (kind == PLAN_PLACE && plan->place != NULL) || (kind == PLAN_PEERS && plan->peers[0] != NULL);
+           (kind == PLAN_PLACE && plan->place != NULL) || (kind == PLAN_PEERS && plan->peers.prefix != NULL);
 }
 
 /* Which of its needs a record lacks, or NULL. */
@@ -446,8 +446,12 @@ static void remember(struct plan *plan, const struct plan_record *record)
         plan->offset = record->field[2];
         plan->is_owned = record->field[3][0] == '1';
     } else if (record->kind == PLAN_PEERS) {
-        plan->peers[0] = record->field[0];
-        plan->peers[1] = record->field[1];
+        plan->peers = (struct plan_sharing){
+            .prefix = record->field[0],
+            .variable = record->field[1],
+            .devices = record->field[2],
+            .edits = record->field[3],
+        };
     } else if (record->kind == PLAN_PLACE) {
         plan->place = record->field[0];
     }
@@ -526,5 +530,7 @@ void plan_free(struct plan *plan)
         close_descriptor(&plan->server.socket);
         close_descriptor(&plan->server.said);
     }
+    if (plan->peers.is_locked)
+        close_descriptor(&plan->peers.lock);
     *plan = (struct plan){0};
 }

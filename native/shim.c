@@ -192,7 +192,8 @@ static enum plan_applied dress(struct shim *shim, struct plan_complaint *complai
     enum plan_applied applied = plan_apply(&shim->plan, &options, complaint);
     if (applied != PLAN_APPLIED)
         return applied;
-    bool done = launch_directory(NULL, shim->cwd, complaint) && plan_drop_privileges(false, complaint);
+    bool done = launch_directory(NULL, shim->cwd, complaint) && plan_drop_privileges(false, complaint) &&
+                plan_hold_others(&shim->plan, complaint);
     return done ? PLAN_APPLIED : PLAN_FAILED;
 }
 

@@ -18,7 +18,7 @@ from cdi_hpc.backends.charliecloud.wishes import Wishes
 from cdi_hpc.compose import UNDERLAY, Composition, compose
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
-from cdi_hpc.launch import runner
+from cdi_hpc.launch import peers, runner
 from cdi_hpc.launch.base import ORIGIN as BASE
 from cdi_hpc.launch.base import base_actions
 from cdi_hpc.model import Origin
@@ -110,7 +110,7 @@ def dress(
         place=located.place,
         squashfs=located.path or "" if located.kind == "squashfs" else "",
         moves=tuple(moves),
-        peers=_peers(fitting.wishes),
+        peers=_peers(fitting),
         lacks=tuple(fitting.lacks),
         messages=messages,
         assembly=assembly,
@@ -149,12 +149,14 @@ def _joining(fitting: _Fitting, variables: tuple[Variable, ...]) -> Dressing:
     return Dressing(_words(fitting), variables, lacks=tuple(fitting.lacks), messages=(message,))
 
 
-def _peers(wishes: Wishes) -> Peers | None:
+def _peers(fitting: _Fitting) -> Peers | None:
     """Which other launches share the container (``--join``), by the tag that ch-run knows them by."""
+    wishes, plan = fitting.wishes, fitting.plan
     if not any(wishes.has(name) for name in ("--join", "--join-ct", "--join-tag")):
         return None
     tags = wishes.values("--join-tag")
-    return Peers(_JOIN_FILE + tags[-1]) if tags else Peers(_JOIN_FILE, _JOIN_VARIABLE)
+    prefix, variable = (_JOIN_FILE + tags[-1], "") if tags else (_JOIN_FILE, _JOIN_VARIABLE)
+    return Peers(prefix, variable, ", ".join(map(repr, plan.devices)), peers.fingerprint(plan.actions))
 
 
 # The tree -------------------------------------------------------------------------------------------------------------

@@ -278,7 +278,7 @@ def _is_first(which: Peers, served: str, environ: Mapping[str, str], directory: 
         what = f"launches that share a container of it can't be told from others without {which.variable}"
         raise CdiError(Problem(f"image {served}", what, "set it to something that they have in common"))
     try:
-        return peers.is_first(peers.path_of(which, environ, os.getppid()), directory)
+        return peers.is_first(which, peers.path_of(which, environ, os.getppid()), directory)
     except OSError as error:
         raise CdiError(Problem(directory, f"others can't be made to wait: {error.strerror}")) from None
 

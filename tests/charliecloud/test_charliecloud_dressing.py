@@ -363,7 +363,16 @@ def test_a_home_that_would_hide_an_edit_is_refused(image, tmp_path):
     ],
 )
 def test_launches_that_share_a_container_are_known_by_ch_runs_own_file(words, peers, image):
-    assert dressed(["--cdi", *words], image).peers == peers
+    made = dressed(["--cdi", *words], image).peers
+    assert (made and Peers(made.prefix, made.variable)) == peers
+
+
+def test_who_shares_a_container_says_what_he_asks_for(image):
+    one, same, another = (
+        dressed(["--cdi", "--join"], image, actions).peers for actions in ([FILE], [FILE, VARIABLE], [FILE, NODE])
+    )
+    assert one.devices == "'vendor.com/class=a'"
+    assert (one.edits == same.edits, one.edits == another.edits) == (True, False)
 
 
 def test_a_container_that_is_there_already_is_not_dressed(image):

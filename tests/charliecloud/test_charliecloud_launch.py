@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from run.launchers import write_spec
 from run.watch import host_as_it_was, images_as_they_were
 
 __all__ = ["host_as_it_was", "images_as_they_were"]
@@ -251,18 +255,28 @@ def test_the_end_is_that_of_a_launch_from_a_directory(ch_run, bare, small, lab, 
 # Containers with several processes ----------------------------------------------------------------------------------
 
 
+def open_when_read(path: Path, reader: subprocess.Popen[str]) -> int:
+    """The writing end of a named pipe, once somebody waits at the other."""
+    while True:
+        with contextlib.suppress(OSError):  # ENXIO: nobody does
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        assert reader.poll() is None, reader.communicate()
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("name", ["debian-root", "debian.sqfs"])
 @pytest.mark.parametrize("tag", ["--join-tag={}", "-j"])
 def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab, name, tag, monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_STEP_ID", f"step-{tmp_path.name}")
-    (tmp_path / "here").mkdir()
     lines = (
         "echo $RANK $LAB_VARIABLE $(cat /opt/lab/file) $(readlink /proc/self/ns/mnt)",
-        f": >{tmp_path}/here/$RANK",
         # Whoever comes when all the others have ended is not let in any more; and a served file is gone with who
         # made the container, by ch-run alone as well: from here on no program is read from it.
-        "until " + " && ".join(f"[ -e {tmp_path}/here/{rank} ]" for rank in range(4)) + "; do :; done",
+        f"read line <{tmp_path}/wait-$RANK",
     )
+    waiting = [tmp_path / f"wait-{rank}" for rank in range(4)]
+    for path in waiting:
+        os.mkfifo(path)
     command = shell(*lines)
     image = lab.image("debian-root").with_name(name)
     started = [
@@ -277,6 +291,9 @@ def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab
         for rank in range(4)
     ]
     try:
+        ends = [open_when_read(path, process) for path, process in zip(waiting, started)]
+        for end in ends:
+            os.close(end)
         ended = [process.communicate(timeout=60) for process in started]
     finally:
         for process in started:  # one that failed leaves the others waiting for it
@@ -287,6 +304,61 @@ def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab
         [str(rank), "from", "the", "spec", "from", "the", "host"] for rank in range(4)
     ]
     assert len({words[-1] for words in said}) == 1
+
+
+@contextlib.contextmanager
+def sharing(launches, request, options, image) -> Iterator[subprocess.Popen[str]]:
+    """The first launch of several that share a container; it ends with the block."""
+    argv = launches.argv(request, options, shell("echo begun", "read line"), image=image)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "begun\n"
+            yield first
+            first.communicate("\n", timeout=60)
+        finally:
+            first.kill()
+
+
+@pytest.mark.parametrize("name", ["debian-root", "debian.sqfs"])
+def test_who_asks_for_other_devices_than_a_shared_container_has_is_told_so_and_not_let_in(
+    ch_run, bare, small, source, lab, name, tmp_path
+):
+    mount = {"hostPath": str(source), "containerPath": "/opt/lab/other"}
+    another = write_spec(tmp_path / "other", {"two": {"mounts": [mount]}})
+    same_name = write_spec(tmp_path / "changed", {"one": {"mounts": [mount]}})
+    options = [f"--join-tag={tmp_path.name}", "--join-ct=3"]
+    image = lab.image("debian-root").with_name(name)
+    with sharing(ch_run, small, options, image) as first:
+        refused = [
+            ch_run.run(request, options, ["true"], image=image)
+            for request in (another, same_name)
+            for _ in ("from a plan that was just made", "from one that is kept")
+        ]
+        joined = ch_run.said(small, options, ["cat", "/opt/lab/file"], image=image)
+        without = bare.said(None, options, ["cat", "/opt/lab/file"])
+    assert (first.returncode, joined, without) == (0, HOST_FILE, HOST_FILE)
+    said = [
+        "has 'lab.example/thing=one', and 'lab.example/thing=two' was asked for",
+        "has another 'lab.example/thing=one' than was asked for",
+    ]
+    file = f"/dev/shm/ch-run_shm-{tmp_path.name}"
+    fix = "(ask for the same devices, or begin another container)"
+    lines = [f"cdi-hpc: error: {file}: the container that is shared {text} {fix}\n" for text in said for _ in "12"]
+    assert [done.stderr.decode() for done in refused] == lines
+    assert {(done.returncode, done.stdout) for done in refused} == {(125, b"")}
+
+
+def test_a_shared_container_that_was_begun_without_devices_gets_none(ch_run, bare, small, tmp_path):
+    """Not even if one of that name had them before."""
+    options = [f"--join-tag={tmp_path.name}", "--join-ct"]
+    assert ch_run.said(small, [*options, "1"], ["cat", "/opt/lab/file"]) == HOST_FILE
+    with sharing(bare, None, [*options, "2"], bare.image) as first:
+        refused = ch_run.run(small, [*options, "2"], ["true"])
+        bare.said(None, [*options, "2"], ["true"])
+    assert first.returncode == 0
+    assert (refused.returncode, refused.stdout) == (125, b"")
+    assert b"was begun without devices, and 'lab.example/thing=one' was asked for" in refused.stderr
 
 
 def test_a_container_can_be_entered_later(ch_run, bare, small):

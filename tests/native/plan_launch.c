@@ -67,6 +67,8 @@ int main(int argc, char **argv)
     int status = dresses ? dress(&plan, &complaint) : 0;
     if (status == REFUSED && *command != NULL)
         execvp(*command, command);
+    if (status == 0 && dresses && locks != NULL && !plan_hold_others(&plan, &complaint))
+        status = fail(FAILED, "peers", &complaint);
     if (status == 0 && dresses && !plan_drop_privileges(getenv("NO_NEW_PRIVS") != NULL, &complaint))
         status = fail(FAILED, "privileges", &complaint);
     if (status == 0)

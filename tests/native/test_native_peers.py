@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from native_programs import HOST_ROOT, QUIET_SANITIZERS, Launcher
 from cdi_hpc import wire
 from cdi_hpc.backend import Peers
 from cdi_hpc.launch import peers
+from cdi_hpc.model import Origin
+from cdi_hpc.plan import Bind, SetEnv, Symlink
 
 #: A launcher: begins the container after a while, says in which namespace it is, and goes on.
 BEGIN = 'sleep 0.1; [ -e "$1" ] || : >"$1"; readlink /proc/self/ns/mnt; sleep 0.3'
@@ -21,8 +24,10 @@ BEGIN = 'sleep 0.1; [ -e "$1" ] || : >"$1"; readlink /proc/self/ns/mnt; sleep 0.
 #: The same by Python's half.
 BY_PYTHON = """
 import os, sys
+from cdi_hpc.backend import Peers
 from cdi_hpc.launch import peers
-print("first" if peers.is_first(sys.argv[1], sys.argv[2]) else "other", flush=True)
+asked = Peers(sys.argv[1], "", sys.argv[4], 64 * sys.argv[5])
+print("first" if peers.is_first(asked, sys.argv[1], sys.argv[2]) else "other", flush=True)
 os.execvp("sh", ["sh", "-c", sys.argv[3], "sh", sys.argv[1]])
 """
 
@@ -33,7 +38,13 @@ def plan(launcher, tmp_path) -> list[wire.Record]:
     place.mkdir()
     made = str(tmp_path / "made")
     words = [wire.Arg("-c"), wire.Arg(BEGIN), wire.Arg("sh"), wire.Arg(made)]
-    return [wire.Program("/bin/sh"), *words, wire.Peers(made, ""), HOST_ROOT, wire.Place(str(place))]
+    return [
+        wire.Program("/bin/sh"),
+        *words,
+        wire.Peers(made, "", "'a/b=c'", 64 * "1"),
+        HOST_ROOT,
+        wire.Place(str(place)),
+    ]
 
 
 def started(launcher: Launcher, plan: list[wire.Record], number: int) -> list[subprocess.Popen[str]]:
@@ -87,9 +98,63 @@ def test_nobody_waits_for_the_end_of_a_pipe_because_of_the_lock(launcher, plan):
 
 
 def test_by_python_it_is_the_same(tmp_path):
-    argv = [sys.executable, "-c", BY_PYTHON, str(tmp_path / "made"), str(tmp_path), BEGIN]
+    argv = [sys.executable, "-c", BY_PYTHON, str(tmp_path / "made"), str(tmp_path), BEGIN, "'a/b=c'", "1"]
     said = ended([subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(5)])
     assert sorted(line.split()[0] for line in said) == ["first", *["other"] * 4]
+
+
+@pytest.mark.parametrize("first", ["C", "Python"])
+@pytest.mark.parametrize("second", ["C", "Python"])
+@pytest.mark.parametrize(
+    ("devices", "edits", "said"),
+    [
+        ("'a/b=c'", "1", None),
+        ("'A/B=c'", "1", None),
+        ("'a/b=d'", "2", "has 'a/b=c', and 'a/b=d' was asked for"),
+        ("'a/b=c'", "2", "has another 'a/b=c' than was asked for"),
+    ],
+)
+def test_only_who_asks_for_the_same_is_let_in(launcher, plan, tmp_path, first, second, devices, edits, said):
+    made = tmp_path / "made"
+
+    def launch(way: str, devices: str, edits: str, script: str) -> subprocess.Popen[str]:
+        launcher.env["PEERS"] = str(launcher.directory)
+        record = wire.Peers(str(made), "", devices, 64 * edits)
+        by_python = [sys.executable, "-c", BY_PYTHON, str(made), str(launcher.directory), script, devices, edits]
+        argv = launcher.argv(*plan[:2], wire.Arg(script), *plan[3:5], record, *plan[6:])
+        return subprocess.Popen(
+            argv if way == "C" else by_python,
+            env={**os.environ, **QUIET_SANITIZERS, **launcher.env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    with launch(first, "'a/b=c'", "1", ': >"$1"; read line') as begun:
+        wait_for(made)
+        output, errors = launch(second, devices, edits, "echo let in").communicate(timeout=60)
+        begun.communicate("\n", timeout=60)
+    assert ("let in" in output, f"the container that is shared {said} (" in errors) == (said is None, said is not None)
+
+
+def test_who_goes_on_without_the_plan_does_not_wait_for_himself(launcher, plan, tmp_path):
+    (launcher.stage / "1").mkdir()
+    # overlayfs refuses a layer that has locked mounts below it.
+    steps = [HOST_ROOT, wire.Overlay(str(tmp_path / "place"), "1", "/dev"), plan[-1]]
+    launcher.env["PEERS"] = str(launcher.directory)
+    free = ["sh", "-c", 'flock --nonblock "$1"/*.peers.lock echo nobody waits', "sh", str(launcher.directory)]
+    assert launcher.run(*plan[:6], *steps, command=free).stdout == "nobody waits\n"
+
+
+def test_what_a_container_gets_is_known_by_its_edits_whatever_spec_they_come_from():
+    bind = Bind("/a", "/b", "file", Origin("x.yaml", "a/b=c", "mounts"))
+    link = Symlink("/c", "b", Origin("x.yaml", "a/b=c", "hooks"))
+    variable = SetEnv("A", "1", link.origin)
+    known = peers.fingerprint([bind, link, variable])
+    assert known == peers.fingerprint([link, replace(bind, origin=link.origin)])
+    assert known != peers.fingerprint([link, replace(bind, flags=("ro",))])
+    assert known != peers.fingerprint([bind])
 
 
 def test_the_file_is_named_by_a_variable_or_by_the_parent():
@@ -101,10 +166,13 @@ def test_the_file_is_named_by_a_variable_or_by_the_parent():
 
 @pytest.mark.parametrize(("step", "end"), [({"STEP": "7"}, "7"), ({}, str(os.getpid()))])
 def test_c_names_it_in_the_same_way(launcher, plan, tmp_path, step, end):
-    plan[5] = wire.Peers(f"{tmp_path}/x-", "STEP")
-    (tmp_path / f"x-{end}").touch()
-    launcher.env.update(step)
-    assert ended(started(launcher, plan, 1)) == [os.readlink("/proc/self/ns/mnt")]
+    plan[5] = wire.Peers(f"{tmp_path}/x-", "STEP", "'a/b=c'", 64 * "1")
+    made = tmp_path / f"x-{end}"
+    made.touch()
+    launcher.env.update(step, PEERS=str(launcher.directory))
+    done = launcher.run(*plan)
+    what = "the container that is shared was begun without devices, and 'a/b=c' was asked for"
+    assert done.stderr == f"peers: {made}: {what} (ask for the same devices, or begin another container)\n"
 
 
 def wait_for(path: Path) -> None:

@@ -139,7 +139,7 @@ static const char sample[] =
     "absent\0/var/run/cdi\0" "link\0/dev/gpu\0nvidia0\0" "warn\0a warning\0" "note\0\0" "env\0A=b=c\0"
     "file\0/a.sqfs\0" "1\0" "2\0" "3\0" "4\0" "5\0"
     "default\0B=\0" "program\0/bin/ch-run\0" "arg\0\0" "keep\0" "7\0" "stagearg\0--overlay=\0a/b\0:ro\0"
-    "squashfs\0/a.sqfs\0/run/image\0" "4096\0" "1\0" "peers\0/dev/shm/x-\0STEP\0"
+    "squashfs\0/a.sqfs\0/run/image\0" "4096\0" "1\0" "peers\0/dev/shm/x-\0STEP\0'a/b=c'\0" KEY "\0"
     "overlay\0/\0stage/1\0/images/a\0" "1\0" "493\0nodev,ro\0" "12%\0"
     "mkdir\0/dev/a\0" "493\0" "mkfile\0/dev/b\0" "420\0" "copy\0content1\0/dev/c\0" "420\0"
     "symlink\0/dev/d\0../x\0" "bind\0/lib/x\0/lib/y\0" "1\0ro,nosuid\0rslave\0"

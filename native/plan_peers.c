@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -26,6 +27,8 @@ enum {
     PATIENCE_S = 30,          /* for the launcher to make it */
     MAX_NOTE = PLAN_MAX_PATH, /* bytes: more devices are not named */
     MAX_IDENTITY = 48,        /* two numbers with a colon between them */
+    LOCK = 0,                 /* where the process that waits has the lock, */
+    WATCH = 1,                /* and what tells of new files */
     MAX_DESCRIPTORS = 1 << 16 /* that are closed: more are no pipe that somebody waits for the end of */
 };
 
@@ -121,16 +124,43 @@ static bool has_the_same(int lock, const char *path, const char *identity, const
 
 /* The first ----------------------------------------------------------------------------------------------------------- */
 
+/* A descriptor that tells of every new name in the file's directory, or -1: looking now and then would miss a file that
+ * is taken away again at once, as that of a container for one process is. */
+static int watch_directory(const char *path)
+{
+    char directory[PLAN_MAX_PATH];
+    int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    snprintf(directory, sizeof directory, "%.*s/", (int)(strrchr(path, '/') - path), path);
+    if (watch >= 0 && inotify_add_watch(watch, directory, IN_CREATE | IN_MOVED_TO) < 0)
+        close_descriptor(&watch);
+    return watch;
+}
+
+/* Whether the name was made since the last time. */
+static bool was_made(int watch, const char *name)
+{
+    _Alignas(struct inotify_event) char events[MAX_NOTE];
+    bool made = false;
+    for (ssize_t length; (length = read(watch, events, sizeof events)) > 0;)
+        for (const char *at = events; at < events + length;) {
+            const struct inotify_event *event = (const void *)at;
+            made = made || (event->len > 0 && strcmp(event->name, name) == 0);
+            at += sizeof *event + event->len;
+        }
+    return made;
+}
+
 /* Which file the launcher made, or "" for none: what is there once the launcher has ended may be the next one's. */
-static void wait_until_made(const char *path, pid_t launcher, char identity[MAX_IDENTITY])
+static void wait_until_made(const char *path, pid_t launcher, int watch, char identity[MAX_IDENTITY])
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     for (time_t end = now.tv_sec + PATIENCE_S; now.tv_sec < end; clock_gettime(CLOCK_MONOTONIC, &now)) {
+        bool made = was_made(watch, strrchr(path, '/') + 1);
         identify(path, identity);
         if (kill(launcher, 0) < 0)
             break;
-        if (identity[0] != '\0')
+        if (made || identity[0] != '\0')
             return;
         pause_briefly();
     }
@@ -144,21 +174,33 @@ static void write_note(int lock, const char *identity, const struct plan_sharing
         dprintf(lock, "%s %s %s", identity, peers->edits, peers->devices);
 }
 
+static _Noreturn void keep_lock(int lock, int watch, const char *path, const struct plan_sharing *peers, pid_t launcher)
+{
+    char identity[MAX_IDENTITY];
+    /* Out of the way of the numbers wanted first. */
+    int from[] = {fcntl(lock, F_DUPFD, WATCH + 1), fcntl(watch, F_DUPFD, WATCH + 1)};
+    if (from[0] >= 0 && dup2(from[0], LOCK) == LOCK) {
+        close(WATCH);
+        dup2(from[1], WATCH);
+        for (int fd = WATCH + 1; fd < MAX_DESCRIPTORS; fd++)
+            close(fd);
+        wait_until_made(path, launcher, WATCH, identity);
+        write_note(LOCK, identity, peers);
+    }
+    _exit(0);
+}
+
 /* Keep the lock in a process that nobody waits for, until the launcher, which we become, made its file or ended. */
 static bool hold_until_made(int lock, const char *path, const struct plan_sharing *peers)
 {
+    CLOSED int watch = watch_directory(path);
     pid_t launcher = getpid(), child = fork();
     if (child < 0)
         return false;
     if (child > 0)
         return waitpid(child, NULL, 0) == child;
-    if (fork() == 0 && dup2(lock, STDIN_FILENO) == STDIN_FILENO) {
-        for (int fd = STDIN_FILENO + 1; fd < MAX_DESCRIPTORS; fd++)
-            close(fd);
-        char identity[MAX_IDENTITY];
-        wait_until_made(path, launcher, identity);
-        write_note(STDIN_FILENO, identity, peers);
-    }
+    if (fork() == 0)
+        keep_lock(lock, watch, path, peers, launcher);
     _exit(0);
 }
 

@@ -60,6 +60,10 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+_IN_CREATE = 0x100
+_IN_MOVED_TO = 0x80
+_EVENT = struct.calcsize("iIII")  # inotify(7)
+
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
@@ -108,6 +112,33 @@ def prctl(option: int, argument: int = 0, second: int = 0) -> int:
     zero = ctypes.c_ulong(0)
     arguments = ctypes.c_ulong(argument), ctypes.c_ulong(second), zero, zero
     return _check(_libc.prctl(option, *arguments), f"prctl {option}")
+
+
+def watch_new_names(directory: str) -> int:
+    """A descriptor that tells of every new name in a directory; read it by :func:`new_names`."""
+    watch = _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify")
+    try:
+        _check(_libc.inotify_add_watch(watch, os.fsencode(directory), _IN_CREATE | _IN_MOVED_TO), directory)
+    except OSError:
+        os.close(watch)
+        raise
+    return watch
+
+
+def new_names(watch: int) -> frozenset[str]:
+    """Names that were made since the last time."""
+    names: set[str] = set()
+    try:
+        while data := os.read(watch, 1 << 16):
+            at = 0
+            while at < len(data):
+                length = struct.unpack_from("iIII", data, at)[3]
+                start = at + _EVENT
+                names.add(os.fsdecode(data[start : start + length].rstrip(b"\0")))
+                at = start + length
+    except BlockingIOError:
+        pass
+    return frozenset(names)
 
 
 def drop_capabilities() -> None:

@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from cdi_hpc.backend import Peers
 from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.launch import kernel
 from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Note, SetEnv, Unsupported
 
@@ -117,26 +118,50 @@ def _refuse_others(peers: Peers, path: str, identity: str, note: bytes) -> None:
 def _hold_until_made(fd: int, peers: Peers, path: str) -> None:
     """Keep the lock in a process that nobody waits for, until the launcher, which we become, made its file or ended."""
     launcher = os.getpid()
+    watch = _watch(os.path.dirname(path))
     child = os.fork()
     if child:
+        os.close(watch)
         os.waitpid(child, 0)
         return
     try:
         if os.fork() == 0:
-            os.dup2(fd, 0)
-            os.closerange(1, 1 << 16)  # nobody is to wait for the end of a pipe because of us
-            _note(0, peers, _made(path, launcher))
+            lock, watch = _moved_to_front(fd, watch)
+            _note(lock, peers, _made(path, launcher, watch))
     finally:
         os._exit(0)
 
 
-def _made(path: str, launcher: int) -> str:
+def _watch(directory: str) -> int:
+    """What tells of new files: looking now and then would miss one that is taken away again at once.
+
+    That of a container for a single process is.
+    """
+    try:
+        return kernel.watch_new_names(directory)
+    except OSError:  # the user has too many of them (inotify(7))
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _moved_to_front(*descriptors: int) -> range:
+    """Descriptors as the first ones, and no others: nobody is to wait for the end of a pipe because of us."""
+    front = range(len(descriptors))
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, front.stop) for fd in descriptors]
+    for number, fd in zip(front, moved):
+        os.dup2(fd, number)
+    os.closerange(front.stop, 1 << 16)
+    return front
+
+
+def _made(path: str, launcher: int, watch: int) -> str:
     """Which file the launcher made, "" for none: what is there once it has ended may be the next one's."""
     end = time.monotonic() + PATIENCE
+    name = os.path.basename(path)
     while time.monotonic() < end:
+        made = name in kernel.new_names(watch)
         identity = _identity(path)
         os.kill(launcher, 0)
-        if identity:
+        if made or identity:
             return identity
         time.sleep(_PAUSE)
     return ""

@@ -1,7 +1,7 @@
 """Mount steps in the words of a compiled plan, and the stage that they need on disk.
 
 The plan's stage is a directory beside it, with a subdirectory for each overlay and the content of each file that is
-made or bound elsewhere. ``cdi-hpc-run`` replays the plan (docs/hpc.md, appendix).
+made or bound elsewhere. ``cdi-hpc-run`` replays the plan (docs/plan-format.md).
 """
 
 from __future__ import annotations

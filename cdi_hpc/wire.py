@@ -1,4 +1,4 @@
-"""Compiled plans as bytes: the one writer of the format that ``native/`` reads (appendix of docs/hpc.md).
+"""Compiled plans as bytes: the one writer of the format that ``native/`` reads (docs/plan-format.md).
 
 A plan is a header, then records. A record is its name and a fixed number of fields, each ended by NUL, so nothing is
 ever quoted, and a field holds any bytes that a path can. Numbers are decimal without a sign (times may have one) and

@@ -1,4 +1,4 @@
-/* The reader of the wire format (docs/hpc.md, appendix): everything is checked here, once, so that nobody has to later.
+/* The reader of the wire format (docs/plan-format.md): everything is checked here, once, so that nobody has to later.
  *
  * A plan is one block of memory, the file's bytes, and records are looked at where they lie. Nothing is allocated for
  * a record or a field, and no array of records is made: a hostile file costs its own size and no more.

@@ -20,7 +20,7 @@ NAVIGATION: Sequence[tuple[str, Sequence[str]]] = (
     ("", ("hpc",)),
     ("I want a GPU now", ("using", "launchers", "plans", "troubleshooting")),
     ("I run a cluster", ("install", "administration", "configuration", "generate", "slurm", "hooks", "tolerance")),
-    ("I write a program", ("internals", "backends", "json", "contributing", "decisions")),
+    ("I write a program", ("internals", "backends", "json", "plan-format", "contributing", "decisions")),
     ("Reference", ("manuals", "changelog")),
 )
 

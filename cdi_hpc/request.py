@@ -196,8 +196,8 @@ class _Resolver:
 
 _CONFLICT_FIX = "remove or rename the device in one of them"
 _NO_SPECS_FIX = (
-    "generate one, for example with 'nvidia-ctk cdi generate', or name its directory with --cdi-dir or "
-    + ENVIRONMENT_VARIABLE
+    "'cdi-hpc generate --output DIR' or the vendor's generator makes one; --cdi-dir or "
+    + f"{ENVIRONMENT_VARIABLE} names its directory"
 )
 
 

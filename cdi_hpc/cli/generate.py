@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,8 @@ from typing import NoReturn
 
 import click
 
-from cdi_hpc.cli import PROBLEM
+from cdi_hpc import config
+from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, output_format, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.errors import CdiError, Problem
@@ -17,7 +20,9 @@ from cdi_hpc.generate.build import Generated, generate
 from cdi_hpc.generate.machine import Machine
 from cdi_hpc.generate.recipe import SITE_DIRECTORY, Recipe, load_recipes
 from cdi_hpc.generate.store import Stored, store, text_of
+from cdi_hpc.lookup import directories
 from cdi_hpc.names import near_misses
+from cdi_hpc.registry import ENVIRONMENT_VARIABLE
 
 
 @click.command("generate")
@@ -66,6 +71,8 @@ def command(
     found = [result for result in results if result.spec is not None]
     if output is not None:
         _show(store(results, output, force=force), output_format)
+        if found and output_format == "table":
+            _say_where_launches_look(output, reporter)
     elif output_format == "json":
         print_json([result.spec for result in found])
     else:
@@ -146,6 +153,19 @@ def _show(stored: Sequence[Stored], output_format: str) -> None:
         ("SPEC", "KIND", "DEVICES", "OUTCOME"),
         [(item.path, item.generated.recipe.kind, " ".join(item.generated.devices), item.outcome) for item in stored],
     )
+
+
+def _say_where_launches_look(output: str, reporter: Reporter) -> None:
+    """Specs in a directory of one's own are found by nobody who does not name it."""
+    try:
+        configured = config.load(os.environ, os.geteuid()).configuration
+    except CdiError:
+        return  # the specs are made; a launch, and the doctor, say what is wrong with the configuration
+    searched = [directory.path for directory in directories((), os.environ, configured)]
+    if reporter.level >= 0 and os.path.realpath(output) not in map(os.path.realpath, searched):
+        path = shlex.quote(os.path.abspath(output))
+        use = f"--cdi-dir {shlex.quote(output)}, or export {ENVIRONMENT_VARIABLE}={path}"
+        complain("note", f"launches look in {', '.join(searched)}; for these specs: {use}")
 
 
 def _watch(chosen: Sequence[Recipe], named: Sequence[str], output: str, reporter: Reporter, *, force: bool) -> NoReturn:

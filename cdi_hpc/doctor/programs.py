@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -64,8 +65,15 @@ def drop_ins(question: Question) -> Iterator[Finding]:
         if profile.is_drop_in(typed):
             yield Finding("ok", f"{command} is the drop-in {typed}")
         else:
-            fix = f"cdi-hpc shims DIR, and DIR first on the PATH; or 'cdi-hpc exec {command} ...'"
+            first = _installed_drop_ins(question.runner, command) or "what 'cdi-hpc shims DIR' makes"
+            fix = f"{first}, first on the PATH; or 'cdi-hpc exec {command} ...'"
             yield Finding("note", f"{command} is the launcher itself, {typed}: it takes no --device of ours", fix)
+
+
+def _installed_drop_ins(runner: str, command: str) -> str:
+    """Directory of the drop-ins that a package has put there with the runner (packaging/Makefile), or ""."""
+    directory = posixpath.join(posixpath.dirname(posixpath.dirname(runner)), "lib/cdi-hpc/shims")
+    return directory if runner and profile.is_drop_in(posixpath.join(directory, command)) else ""
 
 
 def squashfs_tools(question: Question) -> Iterator[Finding]:

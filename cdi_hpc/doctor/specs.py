@@ -17,10 +17,22 @@ from cdi_hpc.host import LiveHost
 from cdi_hpc.lookup import directories
 from cdi_hpc.model import ContainerEdits, Spec
 from cdi_hpc.plan import Plan, Unsupported
-from cdi_hpc.registry import LoadedSpec, Registry, SpecDirectory, load_registry, spec_directories, spec_files
+from cdi_hpc.registry import (
+    ENVIRONMENT_VARIABLE,
+    LoadedSpec,
+    Registry,
+    SpecDirectory,
+    load_registry,
+    spec_directories,
+    spec_files,
+)
 
 _NVIDIA = "nvidia.com/gpu"
 _DRIVER_VERSION = "/proc/driver/nvidia/version"
+_FIRST = (
+    "the vendor's generator, or as root: cdi-hpc generate --output /etc/cdi; as yourself: cdi-hpc generate --output DIR, "
+    f"and {ENVIRONMENT_VARIABLE}=DIR"
+)
 _AGAIN = "generate the spec again (nvidia-ctk cdi generate, or cdi-hpc generate)"
 
 #: Nodes that CUDA needs and that are missing in a spec that was made too early; the host makes them at first use.
@@ -45,21 +57,20 @@ def files(question: Question) -> Iterator[Finding]:
     for warning in registry.warnings:
         yield Finding("warning", f"{warning.where}: {warning.what}", warning.fix)
     if not registry.specs:
-        yield Finding(
-            "problem", f"no usable spec in {places}", "cdi-hpc generate --output DIR, or the vendor's generator"
-        )
+        yield Finding("problem", f"no usable spec in {places}", _FIRST)
     else:
-        yield Finding("ok", f"{len(registry.specs)} spec files in {places} define {len(registry.devices)} devices")
+        yield Finding("ok", f"spec files in {places}: {len(registry.specs)}, devices: {len(registry.devices)}")
 
 
 def modes(question: Question) -> Iterator[Finding]:
     """Whether everybody can read the specs of the host: what root sees is not what users see."""
     if question.cdi_dirs:
         return
-    wrong = [path for path in _paths(question) if not _readable_by_all(path)]
+    paths = list(_paths(question))
+    wrong = [path for path in paths if not _readable_by_all(path)]
     for path in wrong:
         yield Finding("warning", f"{path} can't be read by everybody", f"chmod 644 {path} (755 for a directory)")
-    if not wrong:
+    if paths and not wrong:
         yield Finding("ok", "the spec files can be read by everybody")
 
 

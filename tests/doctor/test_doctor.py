@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cdi_hpc.doctor import programs
+from cdi_hpc.doctor.checks import Question
+
 Findings = Callable[..., dict[str, list[dict]]]
 
 GPU = {"path": "/dev/nvidia0"}
@@ -211,3 +214,20 @@ def test_an_image_that_is_none_is_a_problem(doctor, tmp_path) -> None:
 )
 def test_an_image_is_described(doctor, lab, image, says) -> None:
     assert says in doctor("--image", lab.image(image), "nvidia.com/gpu=0")["image"][0]["finding"]
+
+
+def test_the_drop_ins_of_a_package_are_named_to_who_types_the_launcher(tmp_path) -> None:
+    """They are beside its runner; without them the command that makes them is named."""
+    launcher, runner = tmp_path / "launchers/ch-run", tmp_path / "usr/bin/cdi-hpc-run"
+    shims = tmp_path / "usr/lib/cdi-hpc/shims"
+    for program in (launcher, runner):
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    question = Question(environ={"PATH": str(launcher.parent)}, runner=str(runner))
+    (before,) = programs.drop_ins(question)
+    assert before.fix.startswith("what 'cdi-hpc shims DIR' makes, first on the PATH; or 'cdi-hpc exec ch-run")
+    shims.mkdir(parents=True)
+    (shims / "ch-run").symlink_to("../../../bin/cdi-hpc-run")
+    (after,) = programs.drop_ins(question)
+    assert after.fix.startswith(f"{shims}, first on the PATH; ")

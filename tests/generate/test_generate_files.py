@@ -205,3 +205,15 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_who_writes_to_a_directory_of_his_own_is_told_how_launches_find_it(generate, lab, tmp_path) -> None:
+    specs = tmp_path / "my specs"
+    told = generate("thing", "--output", specs).stderr
+    assert told == (
+        f"cdi-hpc: note: launches look in /etc/cdi, /var/run/cdi; for these specs: --cdi-dir '{specs}', "
+        f"or export CDI_HPC_DIRS='{specs}'\n"
+    )
+    assert generate("thing", "--quiet", "--output", specs).stderr == ""
+    arguments = ["cdi-hpc", "generate", "thing", "--recipe-dir", tmp_path / "recipes.d", "--output", specs]
+    assert lab.run(arguments, env={"CDI_HPC_DIRS": str(specs)}).stderr == ""

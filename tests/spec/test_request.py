@@ -153,6 +153,6 @@ def test_without_any_spec_the_answer_is_where_specs_come_from():
     [message] = refused(registry, "nvidia.com/gpu=0")
     assert message == (
         "device 'nvidia.com/gpu=0': there are no usable CDI specs in '/etc/cdi', '/var/run/cdi' "
-        "(generate one, for example with 'nvidia-ctk cdi generate', or name its directory with --cdi-dir "
-        "or CDI_HPC_DIRS)"
+        "('cdi-hpc generate --output DIR' or the vendor's generator makes one; --cdi-dir or CDI_HPC_DIRS names "
+        "its directory)"
     )

@@ -24,7 +24,7 @@ GPU = ("--device", "nvidia.com/gpu=0")
 SMI = "nvidia-smi 570.133.20 of the lab\n"
 
 #: Debian packages that the lab has for each suite, and the tree they are installed to.
-TREES = {"bookworm": "bookworm-fresh", "sid": "sid-host"}
+TREES = {"bookworm": "bookworm-fresh", "trixie": "trixie-host", "sid": "sid-host"}
 
 #: Besides what a package asks for: launchers, and Slurm as scripts/slurm-lab wants it.
 COMPANY = "charliecloud, squashfuse, slurmctld, slurmd, slurm-client, munge"

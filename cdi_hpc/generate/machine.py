@@ -162,7 +162,7 @@ def udev_context() -> Any:
         import pyudev
     except ImportError as error:
         what = f"needs pyudev: {error}"
-        raise CdiError(Problem("generate", what, "pip install 'cdi-hpc[udev]', or Debian's python3-pyudev")) from None
+        raise CdiError(Problem("generate", what, "pip install pyudev, or Debian's python3-pyudev")) from None
     return pyudev.Context()
 
 

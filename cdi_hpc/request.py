@@ -197,7 +197,7 @@ class _Resolver:
 _CONFLICT_FIX = "remove or rename the device in one of them"
 _NO_SPECS_FIX = (
     "'cdi-hpc generate --output DIR' or the vendor's generator makes one; --cdi-dir or "
-    + f"{ENVIRONMENT_VARIABLE} names its directory"
+    f"{ENVIRONMENT_VARIABLE} names its directory"
 )
 
 

@@ -53,7 +53,9 @@ def _version(program: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"its version is not known: {error}"
     said = (done.stdout + done.stderr).decode("utf-8", "replace").strip().splitlines()
-    return said[0] if said else f"exit status {done.returncode}"
+    if done.returncode:
+        return f"its version is not known: {said[0] if said else f'exit status {done.returncode}'}"
+    return said[0] if said else "says nothing of its version"
 
 
 def drop_ins(question: Question) -> Iterator[Finding]:

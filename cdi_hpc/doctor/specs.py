@@ -30,8 +30,8 @@ from cdi_hpc.registry import (
 _NVIDIA = "nvidia.com/gpu"
 _DRIVER_VERSION = "/proc/driver/nvidia/version"
 _FIRST = (
-    "the vendor's generator, or as root: cdi-hpc generate --output /etc/cdi; as yourself: cdi-hpc generate --output DIR, "
-    f"and {ENVIRONMENT_VARIABLE}=DIR"
+    "the vendor's generator, or as root: cdi-hpc generate --output /etc/cdi; as yourself: cdi-hpc generate --output "
+    f"DIR, and {ENVIRONMENT_VARIABLE}=DIR"
 )
 _AGAIN = "generate the spec again (nvidia-ctk cdi generate, or cdi-hpc generate)"
 

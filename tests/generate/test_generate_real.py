@@ -12,6 +12,8 @@ import pytest
 import yaml
 from mocked import Mocked
 
+from cdi_hpc.generate.recipe import load_recipes
+
 Generate = Callable[..., subprocess.CompletedProcess]
 
 #: /proc can't be mocked, but covered.
@@ -152,21 +154,82 @@ MACHINES = {
 }
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_what_is_generated_is_valid_for_the_reference_and_resolves(on, lab, tmp_path, name) -> None:
-    specs = tmp_path / "specs"
-    done = on(MACHINES[name](), "cdi-hpc", "generate", "--format", "json", "--output", specs)
-    assert done.returncode == 0, done.stderr
-    stored = json.loads(done.stdout)
-    assert stored
-    strict = lab.run(["cdi-hpc", "validate", "--strict", specs])
-    assert strict.returncode == 0, strict.stderr
-    devices = [f"{item['kind']}={device}" for item in stored for device in item["devices"]]
-    resolved = lab.run(["cdi-hpc", "resolve", "--strict", "--cdi-dir", specs, *devices])
-    assert resolved.returncode == 0, resolved.stderr
-    question = json.dumps({"dirs": [str(specs)], "devices": []})
-    answer = json.loads(lab.run([lab.oracle], stdin=question + "\n").stdout.splitlines()[1])
-    assert (sorted(answer["devices"]), answer["errors"], answer["panic"]) == (sorted(devices), {}, "")
+#: Where the devices of a recipe are. A recipe that is not here fails the test.
+AT = {
+    **dict.fromkeys(("gdrcopy", "knem", "kvm", "fuse", "nvidia-imex", "slingshot", "xpmem"), mocked.fabrics),
+    "amd": mocked.amd,
+    "gaudi": mocked.gaudi,
+    "infiniband": mocked.infiniband,
+    "intel-gpu": mocked.intel,
+    "nvidia": mocked.nvidia,
+    "frobnicator": mocked.fabrics,
+}
+
+#: A site's recipe where sites have them: /etc as it is, and that, in a user's own view.
+SITES = """
+mkdir -p /tmp/etc/cdi-hpc/recipes.d
+cat >/tmp/etc/cdi-hpc/recipes.d/frobnicator.yaml <<'YAML'
+kind: site.example/frobnicator
+summary: nodes of a module of the site's own
+devices:
+  - each: {path: "/dev/cxi[0-9]*"}
+    names: ["{name}", "frob{index}"]
+    nodes: [{path: "{path}", required: true}]
+    env: ["FROB_{index}={name}"]
+YAML
+mount -t overlay -o lowerdir=/tmp/etc:/etc overlay /etc
+exec "$@"
+"""
+
+
+#: The planner looks at /dev by descriptors, past umockdev: there, nodes that are others under these names.
+WITH_NODES = """
+count=$1
+shift
+exec 3</dev/zero
+mount -t tmpfs dev /dev
+for node in "${@:1:count}"; do
+    mkdir -p "${node%/*}"
+    : >"$node"
+    mount --no-canonicalize --bind /proc/self/fd/3 "$node"
+done
+exec "${@:count+1}"
+"""
+
+
+def below_dev(spec: Path) -> set[str]:
+    """The device nodes of a spec, and the links to some that are mounts there."""
+    value = yaml.safe_load(spec.read_text())
+    edits = [part.get("containerEdits", {}) for part in (value, *value["devices"])]
+    nodes = {node["path"] for each in edits for node in each.get("deviceNodes", [])}
+    return nodes | {
+        m["hostPath"] for each in edits for m in each.get("mounts", []) if m["hostPath"].startswith("/dev/")
+    }
+
+
+@pytest.mark.parametrize("recipe", [*load_recipes("/nowhere"), "frobnicator"])
+def test_what_each_recipe_makes_is_valid_for_the_reference_resolves_and_is_planned(on, lab, tmp_path, recipe) -> None:
+    specs, machine = tmp_path / "specs", AT[recipe]()
+    generate = ("cdi-hpc", "generate", recipe, "--format", "json", "--output", specs)
+    done = on(machine, "bash", "-euc", SITES, "-", *generate)
+    assert (done.returncode, done.stderr) == (0, "")
+    [stored] = json.loads(done.stdout)
+    devices = [f"{stored['kind']}={device}" for device in stored["devices"]]
+    assert len(devices) > 1
+    for question in (("validate", "--strict", specs), ("resolve", "--strict", "--cdi-dir", specs, *devices)):
+        answer = lab.run(["cdi-hpc", *question])
+        assert (answer.returncode, answer.stderr) == (0, "")
+    asked = json.dumps({"dirs": [str(specs)], "devices": []})
+    reference = json.loads(lab.run([lab.oracle], stdin=asked + "\n").stdout.splitlines()[1])
+    assert (sorted(reference["devices"]), reference["errors"], reference["panic"]) == (sorted(devices), {}, "")
+    plan = ("cdi-hpc", "plan", "--format", "json", "--cdi-dir", specs, *devices)
+    nodes = below_dev(next(specs.iterdir()))
+    alone = ("unshare", "--user", "--map-root-user", "--mount", "bash", "-euc", WITH_NODES, "-", str(len(nodes)))
+    planned = lab.run([*alone, *nodes, *plan])
+    assert (planned.returncode, planned.stderr) == (0, "")
+    told = [(action["action"], action.get("target", "")) for action in json.loads(planned.stdout)["actions"]]
+    assert {place for action, place in told if action == "Bind"} >= nodes
+    assert "Unsupported" not in {action for action, _ in told}
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -191,3 +254,29 @@ def test_each_spec_names_the_oldest_version_that_has_all_it_uses(on) -> None:
         "/tmp/recipes",
     )
     assert spec_of(made)["cdiVersion"] == "0.3.0"
+
+
+def test_watching_writes_what_is_plugged_in_and_removes_what_is_plugged_out(lab, tmp_path) -> None:
+    """Events as udev's library hears them, by an ordinary user."""
+    spec = tmp_path / "specs/amd.com-gpu.yaml"
+    steps, gpus = [], []
+    for address, minor in (("0000:41:00.0", 128), ("0000:c1:00.0", 129)):
+        machine = Mocked()
+        gpus.append(machine.pci(address, "amdgpu", "0x1002", "0x038000"))
+        machine.node(f"{gpus[-1]}/drm/renderD{minor}", "drm", f"dri/renderD{minor}")
+        steps.append({"plug": machine.description, "event": gpus[-1], "until": address})
+    steps.append(
+        {
+            "unplug": gpus[0],
+            "until": "name: '0'\n  containerEdits:\n    deviceNodes:\n    - path: /dev/dri/renderD129\n",
+        }
+    )
+    steps.append({"unplug": gpus[1], "until": None})
+    plugging = ["umockdev-wrapper", "python", Path(__file__).with_name("plugging.py"), spec]
+    watching = ["cdi-hpc", "generate", "amd", "--watch", "--output", spec.parent]
+    done = lab.run([*plugging, *watching], stdin=json.dumps(steps))
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    names = [[*nodes_of(yaml.safe_load(text))] if text else [] for text in answer["seen"]]
+    both = ["0", "0000:41:00.0", "1", "0000:c1:00.0", "all"]
+    assert (names, answer["status"]) == ([["0", "0000:41:00.0", "all"], both, ["0", "0000:c1:00.0", "all"], []], 0)

@@ -40,7 +40,9 @@ def test_every_package_has_the_version_of_the_program():
     versions = {
         "debian": re.match(r"cdi-hpc \(([^-]+)-", (PACKAGING / "debian/changelog").read_text()),
         "rpm": re.search(r"^Version: *(\S+)$", (PACKAGING / "rpm/cdi-hpc.spec").read_text(), re.MULTILINE),
-        "rpm's changes": re.search(r"^%changelog\n\*.* - (\S+)-", (PACKAGING / "rpm/cdi-hpc.spec").read_text(), re.MULTILINE),
+        "rpm's changes": re.search(
+            r"^%changelog\n\*.* - (\S+)-", (PACKAGING / "rpm/cdi-hpc.spec").read_text(), re.MULTILINE
+        ),
     }
     assert {name: found and found[1] for name, found in versions.items()} == dict.fromkeys(
         versions, cdi_hpc.__version__

@@ -59,6 +59,8 @@ class Composition:
         writable: the root is writable, changes are lost at the end (needs overlay).
         size: how much can be changed, in the words of tmpfs(5); "" for half of the memory.
         writes_through: what is written goes to the image itself (needs underlay: a layer can't be written to).
+        parts_writable: with ``/`` as the image, whose root can't be a layer: each layer over a directory of software
+            is writable.
 
     """
 
@@ -68,6 +70,7 @@ class Composition:
     writable: bool = False
     size: str = ""
     writes_through: bool = False
+    parts_writable: bool = False
 
 
 def compose(assembly: Assembly, composition: Composition) -> tuple[Step, ...]:
@@ -186,6 +189,7 @@ class _Composer:
     ) -> None:
         """Put ``lower`` with what is staged below ``target`` at ``target``."""
         flags = self._on_mount(lower, flags)
+        writable = writable or self._is_writable_part(lower, staged)
         if not staged and not writable:
             self.steps.append(BindHost(lower, _in_root(target), recursive=True, flags=flags))
         elif self._may_be_layer(lower, flags, writable=writable):
@@ -198,6 +202,11 @@ class _Composer:
             return False
         is_software = self.whole_host and is_software_directory(lower)
         return writable or is_software or {"nodev", "ro"} <= {*flags}
+
+    def _is_writable_part(self, lower: str, staged: dict[str, Staged]) -> bool:
+        if not (self.composition.parts_writable and self.whole_host and staged):
+            return False
+        return is_software_directory(lower) and not self._has_submounts(lower)
 
     def _on_mount(self, lower: str, flags: tuple[str, ...]) -> tuple[str, ...]:
         """Flags for a bind of ``lower`` where ``flags`` are those of its surroundings.

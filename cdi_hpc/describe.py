@@ -9,9 +9,11 @@ from cdi_hpc.plan import (
     Action,
     Bind,
     CudaCompat,
+    Directory,
     MountFilesystem,
     Note,
     Plan,
+    RunHook,
     SetEnv,
     Symlink,
     Unsupported,
@@ -29,6 +31,8 @@ _HOW: dict[Launcher, dict[type, str]] = {
         MountFilesystem: "new mount",
         Symlink: "link in a layer over the image",
         WriteFile: "file in a layer over the image",
+        Directory: "directory in a layer over the image",
+        RunHook: "run once for the image; what it writes is a layer over it",
         CudaCompat: "decided by the image's libcuda",
         UpdateLdCache: "ld.so.cache merged in a layer over the image",
     },
@@ -38,6 +42,8 @@ _HOW: dict[Launcher, dict[type, str]] = {
         MountFilesystem: "mount -t",
         Symlink: "ln -s in a layer over the image",
         WriteFile: "file in a layer over the image",
+        Directory: "directory in a layer over the image",
+        RunHook: "not done: a script runs no hooks",
         CudaCompat: "decided by the image's libcuda when the script runs",
         UpdateLdCache: "the host's ldconfig, run on the merged image when the script runs",
     },
@@ -57,8 +63,10 @@ def what(action: Action) -> str:
         return f"{action.fstype} {action.target}" + (f" ({options})" if options else "")
     if isinstance(action, Symlink):
         return f"link {action.path} -> {action.points_to}"
-    if isinstance(action, WriteFile):
-        return f"file {action.path} ({len(action.content)} bytes)"
+    if isinstance(action, (WriteFile, Directory)):
+        return _made(action)
+    if isinstance(action, RunHook):
+        return f"{action.edit} ({' '.join(action.args)})"
     if isinstance(action, CudaCompat):
         return f"CUDA compatibility libraries {action.directory}"
     if isinstance(action, UpdateLdCache):
@@ -66,6 +74,12 @@ def what(action: Action) -> str:
     if isinstance(action, (Note, Unsupported)):
         return action.edit
     return assert_never(action)
+
+
+def _made(action: WriteFile | Directory) -> str:
+    if isinstance(action, Directory):
+        return f"directory {action.path}"
+    return f"file {action.path} ({len(action.content)} bytes)"
 
 
 def how(action: Action, launcher: Launcher) -> str:

@@ -79,6 +79,9 @@ class Host(Protocol):
     def link(self, path: str) -> str | None:
         """Text of a symbolic link at ``path``, None when there is none."""
 
+    def program(self, path: str) -> tuple[str, str]:
+        """The path of a program without links, and why it is not one that only root can change, or ""."""
+
 
 class LiveHost:
     """This machine, as the calling user sees it."""
@@ -138,6 +141,15 @@ class LiveHost:
     def groups(self) -> frozenset[int]:
         """See :class:`Host`."""
         return frozenset({os.getegid(), *os.getgroups()})
+
+    def program(self, path: str) -> tuple[str, str]:
+        """See :class:`Host`."""
+        from cdi_hpc import trusted_program  # only for a site that has hooks run
+
+        self._witness.saw(path, "content")
+        real_path = os.path.realpath(path)
+        self._witness.saw(real_path, "content")
+        return real_path, trusted_program.complaint(real_path)
 
     def link(self, path: str) -> str | None:
         """See :class:`Host`."""

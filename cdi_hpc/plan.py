@@ -102,6 +102,43 @@ class WriteFile:
 
 
 @dataclass(frozen=True)
+class Directory:
+    """``path`` is a directory; one that the image has already stays as it is."""
+
+    path: str
+    mode: int
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class RunHook:
+    """A program of the host that the site has run, once, when the plan is made for an image.
+
+    What it writes into the container takes this action's place (:mod:`cdi_hpc.launch.hook_runs`), so nobody who
+    applies a plan meets one.
+
+    Attributes:
+        edit: the edit in CDI's words.
+        path: of the program, absolute and without links.
+        args: its whole argument vector.
+        env: its whole environment, ``NAME=VALUE``.
+        timeout: seconds.
+        fatal: a failure stops the launch.
+        rule: where the site says so.
+
+    """
+
+    edit: str
+    path: str
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    timeout: int
+    fatal: bool
+    rule: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
 class CudaCompat:
     """The image's CUDA forward-compatibility libraries come first in the search order, if the rule says so.
 
@@ -152,7 +189,19 @@ class Unsupported:
     fatal: bool = False
 
 
-Action = Union[SetEnv, Bind, MountFilesystem, Symlink, WriteFile, CudaCompat, UpdateLdCache, Note, Unsupported]
+Action = Union[
+    SetEnv,
+    Bind,
+    MountFilesystem,
+    Symlink,
+    WriteFile,
+    Directory,
+    RunHook,
+    CudaCompat,
+    UpdateLdCache,
+    Note,
+    Unsupported,
+]
 
 
 @dataclass(frozen=True)
@@ -168,6 +217,10 @@ class Plan:
     devices: tuple[str, ...]
     actions: tuple[Action, ...]
     private_dev: str | None = None
+
+    def runs_hooks(self) -> bool:
+        """Whether there are hooks to be run before anybody can apply it."""
+        return any(isinstance(action, RunHook) for action in self.actions)
 
     def unsupported(self) -> Iterator[Unsupported]:
         """What can't be done, in plan order."""

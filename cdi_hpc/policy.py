@@ -20,11 +20,11 @@ from typing import Callable, Literal
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.globs import PathPattern, TextPattern
 from cdi_hpc.model import Hook, Origin, ResolvedEdits
-from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Symlink, WriteFile
+from cdi_hpc.plan import Action, Bind, Directory, MountFilesystem, Plan, SetEnv, Symlink, WriteFile
 
 Verdict = Literal["allow", "deny"]
 Category = Literal["kinds", "devices", "specs", "mount-sources", "mount-targets", "environment"]
-HookVerdict = Literal["translate", "warn", "fail", "skip"]
+HookVerdict = Literal["translate", "warn", "fail", "skip", "run"]
 
 #: What rules are about, and what the patterns of each match.
 CATEGORIES: dict[Category, str] = {
@@ -100,8 +100,11 @@ class HookRule:
     """What is done about a hook: the first rule that matches decides.
 
     Attributes:
-        path: for the hook's path; a text pattern is for its last part.
+        path: for the hook's path; a text pattern is for its last part. A rule that has a hook run is for the path
+            without links, too.
         arguments: these have to be among the hook's arguments.
+        timeout: seconds that a hook may run.
+        is_fatal: a hook that fails stops the launch.
 
     """
 
@@ -110,6 +113,8 @@ class HookRule:
     arguments: tuple[str, ...] = ()
     because: str = ""
     where: object = ""
+    timeout: int = 10
+    is_fatal: bool = True
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,7 @@ def refusal(judgement: Judgement) -> Problem:
 
 
 def hook_rule(policy: Policy, hook: Hook) -> HookRule | None:
-    """The rule about a hook, None if there is none."""
+    """The rule about a hook, None if there is none; a rule that has it run has to match its real path as well."""
     path = posixpath.normpath(hook.path)
     for rule in policy.hooks:
         name = path if isinstance(rule.path, PathPattern) else posixpath.basename(path)
@@ -265,7 +270,7 @@ def _of_action(action: Action, written: Mapping[Origin, str]) -> Iterator[Subjec
         yield Subject("mount-targets", (action.target,), origin, contains=True)
     elif isinstance(action, MountFilesystem):
         yield Subject("mount-targets", (action.target,), origin, contains=True)
-    elif isinstance(action, (Symlink, WriteFile)):
+    elif isinstance(action, (Symlink, WriteFile, Directory)):
         yield Subject("mount-targets", (action.path,), origin, contains=True)
 
 

@@ -16,8 +16,10 @@ from cdi_hpc.plan import (
     Action,
     Bind,
     CudaCompat,
+    Directory,
     MountFilesystem,
     Note,
+    RunHook,
     SetEnv,
     Symlink,
     Unsupported,
@@ -127,7 +129,9 @@ def _place(action: Action, assembly: Assembly) -> None:
         _link(action, assembly.tree)
     elif isinstance(action, WriteFile):
         _write(action, assembly)
-    elif isinstance(action, (SetEnv, Note, Unsupported, CudaCompat, UpdateLdCache)):
+    elif isinstance(action, Directory):
+        assembly.tree.make_directory(action.path, action.mode)
+    elif isinstance(action, (SetEnv, Note, Unsupported, CudaCompat, UpdateLdCache, RunHook)):
         pass
     else:
         assert_never(action)

@@ -81,8 +81,8 @@ def translate(
         actions += _mount(mount.value, mount.origin, host)
     gpus = _gpu_minors(edits.device_nodes, host)
     for hook in edits.hooks:
-        left_out = _left_out(hook.value, hook.origin, site) if site is not None else None
-        actions += [left_out] if left_out else _hook(hook.value, hook.origin, host, gpus, unknown_hooks)
+        by_rule = _by_rule(hook.value, hook.origin, site, host) if site is not None else None
+        actions += [by_rule] if by_rule else _hook(hook.value, hook.origin, host, gpus, unknown_hooks)
     actions += (_net_device(entry) for entry in edits.net_devices)
     actions += (_group(entry, host) for entry in edits.additional_gids)
     if edits.intel_rdt is not None:
@@ -312,7 +312,7 @@ def _hook(hook: Hook, origin: Origin, host: Host, gpus: tuple[int, ...], unknown
     return assert_never(meaning)
 
 
-def _left_out(hook: Hook, origin: Origin, site: Policy) -> Action | None:
+def _by_rule(hook: Hook, origin: Origin, site: Policy, host: Host) -> Action | None:
     """What becomes of a hook that a rule of the site's is about; None if it is translated."""
     from cdi_hpc.policy import hook_rule  # most machines have no rules, and their launches should not pay for them
 
@@ -320,6 +320,10 @@ def _left_out(hook: Hook, origin: Origin, site: Policy) -> Action | None:
     if rule is None or rule.verdict == "translate":
         return None
     edit = f"hooks {posixpath.basename(hook.path)}"
+    if rule.verdict == "run":
+        from cdi_hpc import running_hooks
+
+        return running_hooks.run_hook(hook, rule, edit, origin, host)
     because = f": {rule.because}" if rule.because else ""
     reason = f"left out by a rule of the site's{because} ({rule.where})"
     if rule.verdict == "skip":

@@ -238,8 +238,14 @@ class ContainerTree:
 
     # Building ----------------------------------------------------------------------------------------------
 
-    def make_directory(self, path: str) -> str:
-        """Real path of a directory, staged with its missing parents; raises CdiError when it can't be one."""
+    def make_directory(self, path: str, mode: int = 0o755) -> str:
+        """Real path of a directory, staged with its missing parents; raises CdiError when it can't be one.
+
+        Args:
+            path: container path.
+            mode: permission bits, if it is missing; those of missing parents are 755.
+
+        """
         real_path = self.resolve(path)
         missing = []
         here = real_path
@@ -252,7 +258,7 @@ class ContainerTree:
             missing.append(here)
             here = posixpath.dirname(here)
         for directory in reversed(missing):
-            self._stage(directory, StagedDirectory())
+            self._stage(directory, StagedDirectory(mode) if directory == real_path else StagedDirectory())
         return real_path
 
     def put(self, real_path: str, staged: Staged) -> None:

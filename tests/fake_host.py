@@ -36,6 +36,7 @@ class FakeHost:
         members: the user's groups.
         group_names: names of groups that have one.
         opened: every (path, write) that was tried, in order.
+        programs: the path without links of each program, and why it is not believed.
 
     """
 
@@ -47,6 +48,7 @@ class FakeHost:
     members: frozenset[int] = frozenset({1000})
     group_names: dict[int, str] = field(default_factory=dict)
     opened: list[tuple[str, bool]] = field(default_factory=list)
+    programs: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def node(self, path: str) -> HostNode | None:
         if path in self.look_errors:
@@ -70,6 +72,9 @@ class FakeHost:
 
     def link(self, path: str) -> str | None:
         return self.links.get(path)
+
+    def program(self, path: str) -> tuple[str, str]:
+        return self.programs.get(path, (path, f"{path}: No such file or directory"))
 
 
 def node(path: str, text: str) -> HostNode:

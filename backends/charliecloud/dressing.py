@@ -23,7 +23,7 @@ from cdi_hpc.launch.base import ORIGIN as BASE
 from cdi_hpc.launch.base import base_actions
 from cdi_hpc.model import Origin
 from cdi_hpc.mountinfo import mount_points
-from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Symlink, Unsupported, WriteFile
+from cdi_hpc.plan import Action, Bind, Directory, MountFilesystem, Plan, SetEnv, Symlink, Unsupported, WriteFile
 from cdi_hpc.stage import Assembly, PlacedMount, assemble
 from cdi_hpc.steps import ROOT, MountNew, Step
 from cdi_hpc.tree import ContainerTree, StagedFile
@@ -319,7 +319,7 @@ def _place_of(action: Action) -> str:
     """Container path that an action is about, "" if none."""
     if isinstance(action, (Bind, MountFilesystem)):
         return action.target
-    return action.path if isinstance(action, (Symlink, WriteFile)) else ""
+    return action.path if isinstance(action, (Symlink, WriteFile, Directory)) else ""
 
 
 def _covered(action: Action, host: Host) -> Unsupported | None:

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from cdi_hpc.backend import Variable
 from cdi_hpc.backends.singularity.binds import Source, Staged
 from cdi_hpc.backends.singularity.settings import Settings
-from cdi_hpc.plan import Action, Bind, CudaCompat, MountFilesystem, Symlink, Unsupported, UpdateLdCache, WriteFile
+from cdi_hpc.plan import (
+    Action,
+    Bind,
+    CudaCompat,
+    Directory,
+    MountFilesystem,
+    Symlink,
+    Unsupported,
+    UpdateLdCache,
+    WriteFile,
+)
 from cdi_hpc.steps import MakeDirectory, MakeFile, MakeLink, StageEntry
 from cdi_hpc.tree import is_kernels
 
@@ -77,6 +87,9 @@ def _place(action: Action, placed: Placed) -> None:
         path = f"file-{len(placed.stage)}"
         placed.stage.append(MakeFile(path, action.content, action.mode))
         placed.binds.append((Staged(path), action.path, True))
+    elif isinstance(action, Directory):
+        reason = "a directory can't be laid over an image that can't be read beforehand"
+        placed.lacks.append(Unsupported(f"directory {action.path}", reason, action.origin))
     elif isinstance(action, (MountFilesystem, CudaCompat)):
         where = action.target if isinstance(action, MountFilesystem) else action.directory
         what = "mounts" if isinstance(action, MountFilesystem) else "hooks enable-cuda-compat"

@@ -21,8 +21,10 @@ from cdi_hpc.plan import (
     Action,
     Bind,
     CudaCompat,
+    Directory,
     MountFilesystem,
     Note,
+    RunHook,
     SetEnv,
     Symlink,
     Unsupported,
@@ -87,6 +89,10 @@ def _say(action: Action, said: _Said) -> None:
         said.folders += action.folders
     elif isinstance(action, WriteFile):
         _lack(said, f"file {action.path}", f"its content can't be said in a variable; {_LATER}", action.origin)
+    elif isinstance(action, Directory):
+        _lack(said, f"directory {action.path}", f"it can't be said in a variable; {_LATER}", action.origin)
+    elif isinstance(action, RunHook):
+        _lack(said, action.edit, f"what it writes is not known yet; {_LATER}", action.origin)
     elif isinstance(action, CudaCompat):
         _lack(said, f"hooks enable-cuda-compat {action.directory}", f"left out; {_LATER}", action.origin)
     elif isinstance(action, MountFilesystem):

@@ -20,7 +20,7 @@ from cdi_hpc.launch import embedded, inheritance, native, squashfs
 from cdi_hpc.launcher_options import DEVICES_VARIABLE
 from cdi_hpc.plan_cache import CacheError, UntrustedCacheError, user_cache
 from cdi_hpc.planning import plan_devices
-from cdi_hpc.witness import ChangedError
+from cdi_hpc.witness import ChangedError, Witness
 
 
 def run(
@@ -133,6 +133,11 @@ def _run(
     stage = run_options.stage if run_options.stage != "auto" else planned.defaults.stage
     run_options = replace(run_options, binds=launch.binds, stage=stage)
     with open_image(launch.image) as opened:
+        if plan.runs_hooks():
+            from cdi_hpc.launch import hook_runs
+
+            circumstances = hook_runs.Circumstances(host, planned.configuration, planned.defaults, reporter, Witness())
+            plan = hook_runs.run_hooks(plan, hook_runs.Target(opened.directory, opened.directory), circumstances)
         assembly = embedded.prepare(plan, opened.directory, host, run_options)
         native.say_about(plan, assembly.messages, reporter)
         native.check_libraries(assembly, launch, reporter)

@@ -52,6 +52,10 @@ def command(
         raise click.UsageError("Missing argument 'DEVICE...'.")
     wanted = Wanted("bash", devices, cdi_dirs, strict, unknown_hooks, visible=visible)
     plan = plan_devices(wanted, os.environ, LiveHost(), reporter, configuration=configuration).plan
+    if plan.runs_hooks():
+        from cdi_hpc import running_hooks
+
+        plan = running_hooks.left_out(plan, "a script is made for any image, and hooks are run for one")
     for lack in plan.unsupported():
         reporter.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
     sys.stdout.buffer.write(os.fsencode(bash.script(plan, only=only)))

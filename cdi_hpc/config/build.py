@@ -171,7 +171,17 @@ class _Builder:
         pattern = self._compiled(text, where.below("path"), path_pattern if "/" in text else text_pattern)
         if pattern is None:
             return None
-        return HookRule(value["action"], pattern, _texts(value.get("arguments", [])), value.get("because", ""), where)
+        for complaint in _run_complaints(value):
+            self.problems.append(Problem(str(where), *complaint))
+        return HookRule(
+            value["action"],
+            pattern,
+            _texts(value.get("arguments", [])),
+            value.get("because", ""),
+            where,
+            int(value.get("timeout", HookRule.timeout)),
+            value.get("on-failure", "fail") == "fail",
+        )
 
     # Slurm
 
@@ -186,6 +196,17 @@ class _Builder:
         pattern: Any = self._compiled(node, where.below("node"), path_pattern) if node else None
         table = {_index(index): name for index, name in value.get("table", {}).items()}
         self.gres[path[2]] = GresMap(value["kind"], by, table, pattern, where)
+
+
+def _run_complaints(value: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """What is wrong with a rule as one that has hooks run."""
+    if value["action"] != "run":
+        for name in ("timeout", "on-failure"):
+            if name in value:
+                yield f"{name!r} is for hooks that are run, and 'action' is {value['action']!r}", "leave it out"
+    elif "/" not in value["path"]:
+        fix = "write the whole path: a program of that name can be anywhere"
+        yield f"'run' allows a program by its path, and {value['path']!r} is only a name", fix
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def _reason(judgement: Judgement) -> str:
 def _hooks(rules: Policy, edits: Sequence[Edit]) -> Iterator[tuple[Origin, str]]:
     for edit in edits:
         rule = policy.hook_rule(rules, edit.value) if isinstance(edit.value, Hook) else None
-        if rule is not None and rule.verdict != "translate":
+        if rule is not None and rule.verdict not in ("translate", "run"):
             because = f": {rule.because}" if rule.because else ""
             yield edit.origin, f"the site leaves this hook out{because}; rule {rule.verdict!r} in {rule.where}"
 

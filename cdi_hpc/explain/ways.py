@@ -14,9 +14,11 @@ from cdi_hpc.plan import (
     Action,
     Bind,
     CudaCompat,
+    Directory,
     MountFilesystem,
     Note,
     Plan,
+    RunHook,
     SetEnv,
     Symlink,
     Unsupported,
@@ -167,6 +169,8 @@ class Dressed:
             return self._compat(action)
         if isinstance(action, UpdateLdCache):
             return self._loader_cache(action)
+        if isinstance(action, (RunHook, Directory)):
+            return describe.how(action, "embedded")
         if isinstance(action, (Note, Unsupported)):
             return None
         return assert_never(action)
@@ -324,6 +328,8 @@ def _general(action: Action, ways: backend.Ways) -> str:
         return describe.how(action, "embedded")
     if isinstance(action, UpdateLdCache):
         return ways.loader_cache
+    if isinstance(action, (RunHook, Directory)):
+        return describe.how(action, "embedded")
     if isinstance(action, (Note, Unsupported)):
         return action.reason
     return assert_never(action)

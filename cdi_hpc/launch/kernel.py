@@ -10,6 +10,7 @@ import struct
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 
 MNT_DETACH = 2
 
@@ -51,6 +52,8 @@ PROPAGATION_BITS = {
     "unbindable": MS_UNBINDABLE,
 }
 
+CAP_DAC_OVERRIDE = 1
+CAP_SYS_CHROOT = 18
 CAP_SYS_ADMIN = 21
 
 PR_SET_PDEATHSIG = 1
@@ -141,12 +144,6 @@ def new_names(watch: int) -> frozenset[str]:
     return frozenset(names)
 
 
-def drop_capabilities() -> None:
-    """capset(2) with empty sets for the calling thread."""
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, bytes(24)), "capset")
-
-
 def raise_ambient(capability: int) -> None:
     """Keep a capability that is permitted across execve(2) by a user who is not root (capabilities(7))."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
@@ -157,6 +154,29 @@ def raise_ambient(capability: int) -> None:
     words[(capability // 32) * 3 + 2] |= 1 << (capability % 32)
     _check(_libc.capset(header, struct.pack("=6I", *words)), "capset")
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+
+
+def keep_capabilities(capabilities: tuple[int, ...]) -> None:
+    """Have these capabilities and no others, now and after execve(2), also by a user who is not root."""
+    bits = sum(1 << capability for capability in capabilities)
+    halves = [bits & 0xFFFFFFFF] * 3 + [bits >> 32] * 3
+    _drop_bounding_set(capabilities)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, struct.pack("=6I", *halves)), "capset")
+    for capability in capabilities:
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+
+
+def _drop_bounding_set(but: tuple[int, ...]) -> None:
+    for capability in range(64):
+        try:
+            if capability not in but:
+                prctl(PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # one past the last that this kernel has
+                return
+            raise
 
 
 _openat2_works = True

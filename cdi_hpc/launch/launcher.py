@@ -166,6 +166,12 @@ def prepare(
         witness.saw(located.path, "node" if located.kind == "directory" else "content")
     if located.kind == "instance" and request.launch.by_default:  # it has them, or was started without
         return Prepared(plan, located, _as_typed(request))
+    if plan.runs_hooks():
+        from cdi_hpc.launch import hook_runs
+
+        circumstances = hook_runs.Circumstances(host, configuration, defaults, report, witness, everybody)
+        plan = hook_runs.run_hooks(plan, hook_runs.target_of(located), circumstances)
+        _refuse_fatal(plan.unsupported())
     dressing = request.backend.adapt(plan, invocation, profile, located, host, environ, witness)
     dressing = replace(dressing, lacks=judged(dressing.lacks, defaults.unsupported))
     _refuse_fatal(iter(dressing.lacks))

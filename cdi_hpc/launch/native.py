@@ -170,7 +170,10 @@ def _translate(
     if is_this_jobs_alone(planned.configuration):
         what = "what can be opened is known only in the job: 'all-means: openable' is configured"
         raise JobsOwnPlanError(Problem("compiled plan", what))
-    plan, launch = planned.plan, configured(launch, planned)
+    plan, launch = (
+        _with_hooks(planned, image, host, recorder, messages, everybody=everybody),
+        configured(launch, planned),
+    )
     options = embedded.RunOptions(
         binds=launch.binds,
         writable_tmpfs=launch.writable_tmpfs,
@@ -185,6 +188,22 @@ def _translate(
     env = [wire.Env(f"{action.name}={action.value}") for action in plan.actions if isinstance(action, SetEnv)]
     served = [wire.Squashfs(image.path, image.place, image.offset)] if image.mountable else []
     return [*origins(recorder.states()), *messages.records, *env, *served], steps
+
+
+def _with_hooks(
+    planned: Planned, image: Image, host: LiveHost, witness: Witness, report: Report, *, everybody: bool
+) -> Plan:
+    """The plan with what the site's hooks wrote. Most sites have none run, and don't wait for what would run them."""
+    if not planned.plan.runs_hooks():
+        return planned.plan
+    from cdi_hpc.launch import hook_runs
+
+    target = hook_runs.Target(image.path, image.place, image.files, image.offset if image.mountable else None)
+    return hook_runs.run_hooks(
+        planned.plan,
+        target,
+        hook_runs.Circumstances(host, planned.configuration, planned.defaults, report, witness, everybody),
+    )
 
 
 def _as_given(

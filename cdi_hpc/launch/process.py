@@ -87,9 +87,7 @@ def drop_privileges(prctl: Any = None, *, no_new_privs: bool = True) -> None:
     python-prctl, where it is installed, does the calls; it knows the bounding set of newer kernels.
     """
     if prctl is None:
-        _drop_bounding_set()
-        kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)
-        kernel.drop_capabilities()
+        kernel.keep_capabilities(())
         if no_new_privs:
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     else:
@@ -97,16 +95,6 @@ def drop_privileges(prctl: Any = None, *, no_new_privs: bool = True) -> None:
         prctl.cap_permitted.limit()
         if no_new_privs:
             prctl.set_no_new_privs(1)
-
-
-def _drop_bounding_set() -> None:
-    for capability in range(64):
-        try:
-            kernel.prctl(kernel.PR_CAPBSET_DROP, capability)
-        except OSError as error:
-            if error.errno == errno.EINVAL:  # one past the last that this kernel has
-                return
-            raise
 
 
 def execute(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:

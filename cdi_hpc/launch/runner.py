@@ -185,6 +185,10 @@ class Workspace:
                     raise OverlayRefusedError(error) from None
                 raise CdiError(_failed(step, error)) from None
 
+    def open_directory(self, path: str) -> int:
+        """A descriptor of a directory of the workspace, which is good after the workspace was left, too."""
+        return self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+
     def become_root(self, path: str) -> None:
         """Make a directory of the workspace the root directory, and let go of everything else."""
         fd = self._open(path)

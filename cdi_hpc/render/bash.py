@@ -12,15 +12,18 @@ from collections.abc import Iterable, Iterator
 from importlib import resources
 from typing import Literal
 
+from cdi_hpc import describe
 from cdi_hpc.errors import CdiError, Problem, assert_never, printable
 from cdi_hpc.model import Origin
 from cdi_hpc.plan import (
     Action,
     Bind,
     CudaCompat,
+    Directory,
     MountFilesystem,
     Note,
     Plan,
+    RunHook,
     SetEnv,
     Symlink,
     Unsupported,
@@ -207,15 +210,17 @@ def _step(action: Action) -> Iterator[str]:
         yield _call(where, "link", action.path, action.points_to)
     elif isinstance(action, WriteFile):
         yield _file(action)
+    elif isinstance(action, (Directory, RunHook)):
+        what = f"{describe.what(action)}: a script is made for any image, and hooks are run for one"
+        raise CdiError(Problem(where, what, "use cdi-hpc run"))
     elif isinstance(action, CudaCompat):
         versions = (action.host_driver_version, action.host_cuda_version)
         yield _call(where, "cuda_compat", action.directory, *versions)
     elif isinstance(action, UpdateLdCache):
         yield _call(where, "ldcache", *action.folders)
-    elif isinstance(action, Note):
-        yield _comment(f"nothing to do for {action.edit}: {action.reason}")
-    elif isinstance(action, Unsupported):
-        yield _comment(f"not done: {action.edit}: {action.reason}")
+    elif isinstance(action, (Note, Unsupported)):
+        what = "nothing to do for" if isinstance(action, Note) else "not done:"
+        yield _comment(f"{what} {action.edit}: {action.reason}")
     else:
         assert_never(action)
 

@@ -27,12 +27,18 @@ RUNNER = Path(__file__).parents[2] / "native/build/cdi-hpc-run"
 
 @dataclass
 class Site:
-    """A machine with configuration files of its own."""
+    """A machine with configuration files of its own.
+
+    Attributes:
+        mounts: commands that put more of ours where launches look for it.
+
+    """
 
     top: Path
     lab: object
     image: Path
     env: dict[str, str] = field(default_factory=dict)
+    mounts: list[str] = field(default_factory=list)
 
     @property
     def specs(self) -> Path:
@@ -64,6 +70,7 @@ class Site:
         mounts = (
             f"mount -t overlay -o lowerdir={self.top}/room:/etc overlay /etc",
             f"mount --bind {self.top}/etc/cdi-hpc /etc/cdi-hpc",
+            *self.mounts,
         )
         script = "\n".join(("set -e", *mounts, script))
         return self.lab.run(["unshare", "-rm", "bash", "-c", script], env={**self.env, **env}, cwd=self.top)

@@ -1,0 +1,181 @@
+"""Hooks that a site has run: which ones may be, with what environment, and what becomes of what they write. Pure.
+
+They are run by :mod:`cdi_hpc.launch.hook_runs`. docs/hooks.md says what a program meets there.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from cdi_hpc.globs import PathPattern
+from cdi_hpc.host import Host
+from cdi_hpc.model import Hook, Origin
+from cdi_hpc.plan import Action, Directory, Plan, RunHook, Symlink, Unsupported, WriteFile
+from cdi_hpc.policy import HookRule
+from cdi_hpc.tree import ContainerTree, StagedDirectory
+
+#: Hook points at which an OCI runtime runs programs of the host before the container's process (runtime-spec,
+#: config.md, "POSIX-platform Hooks"), and why a hook at another point is not run.
+_POINTS = {
+    "prestart": "",
+    "createRuntime": "",
+    "createContainer": "",
+    "startContainer": "its program is the image's own, which nobody has allowed: use createContainer",
+    "poststart": "it is for a container whose process runs already: use createContainer",
+    "poststop": "it is for a container that has stopped",
+}
+
+#: Variables that choose what a program loads or runs: with those, an allowed program would be another one.
+_CODE_VARIABLES = frozenset(
+    {"BASH_ENV", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "IFS", "NODE_OPTIONS", "RUBYLIB", "RUBYOPT", "SHELLOPTS"}
+)
+_CODE_PREFIXES = ("BASH_FUNC_", "LD_", "PERL", "PYTHON")
+
+#: What PATH may hold: root's own directories.
+_SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+def run_hook(hook: Hook, rule: HookRule, edit: str, origin: Origin, host: Host) -> RunHook | Unsupported:
+    """What becomes of a hook that a rule has run.
+
+    Args:
+        hook: as the spec has it.
+        rule: the rule.
+        edit: the hook in CDI's words.
+        origin: where it was written.
+        host: the machine.
+
+    """
+    real_path, complaint = host.program(hook.path) if hook.path.startswith("/") else (hook.path, "")
+    reason = _refusal(hook, rule, real_path, complaint)
+    if reason:
+        return Unsupported(edit, f"not run: {reason} (rule {rule.where})", origin, fatal=rule.is_fatal)
+    return RunHook(
+        edit=edit,
+        path=real_path,
+        args=hook.args or (hook.path,),
+        env=hook.env,
+        timeout=min(rule.timeout, hook.timeout or rule.timeout),
+        fatal=rule.is_fatal,
+        rule=str(rule.where),
+        origin=origin,
+    )
+
+
+def _refusal(hook: Hook, rule: HookRule, real_path: str, complaint: str) -> str:
+    """Why a hook is not run, or ""."""
+    if not hook.path.startswith("/"):
+        return f"{hook.path!r} is not an absolute path"
+    obstacle = _POINTS.get(hook.hook_name, "it is not known")
+    if obstacle:
+        return f"hook point {hook.hook_name!r}: {obstacle}"
+    if any("\0" in text for text in (hook.path, *hook.args, *hook.env)):
+        return "a NUL byte can't be passed to a program"
+    if hook.timeout is not None and hook.timeout <= 0:
+        return f"its timeout {hook.timeout} is not greater than zero"
+    if complaint:
+        return complaint
+    if not (isinstance(rule.path, PathPattern) and rule.path.matches(real_path)):
+        return f"{hook.path!r} is really {real_path!r}, which {rule.path.text!r} does not match"
+    return next((reason for reason in map(_variable_refusal, hook.env) if reason), "")
+
+
+def _variable_refusal(assignment: str) -> str:
+    name, equals, value = assignment.partition("=")
+    if not name or not equals:
+        return f"{assignment!r} is no variable"
+    if name in _CODE_VARIABLES or name.startswith(_CODE_PREFIXES):
+        return f"the variable {name!r} would choose what the program loads"
+    if name == "PATH" and not {*value.split(":")} <= {*_SYSTEM_PATH}:
+        return f"its PATH is {value!r}, and may hold {':'.join(_SYSTEM_PATH)}"
+    return ""
+
+
+def not_run(hook: RunHook, reason: str) -> Unsupported:
+    """What is in the place of a hook that can't be run."""
+    return Unsupported(hook.edit, f"not run: {reason} (rule {hook.rule})", hook.origin, hook.fatal)
+
+
+def left_out(plan: Plan, reason: str) -> Plan:
+    """A plan whose hooks can't be run, and why."""
+    actions = (not_run(action, reason) if isinstance(action, RunHook) else action for action in plan.actions)
+    return replace(plan, actions=tuple(actions))
+
+
+# What a hook wrote ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that a hook made or changed.
+
+    Attributes:
+        path: in the container, without links.
+        st_mode: as lstat(2) has it, type included.
+        data: content of a file, text of a link.
+        is_whiteout: an entry of the image is hidden; for a directory, all that the image may have in it
+            (Documentation/filesystems/overlayfs.rst).
+
+    """
+
+    path: str
+    st_mode: int
+    data: bytes = b""
+    is_whiteout: bool = False
+
+
+class NotKeptError(Exception):
+    """A hook did something that can't be shown."""
+
+
+def actions_of(written: Iterable[Written], tree: ContainerTree, origin: Origin) -> tuple[Action, ...]:
+    """What a hook wrote as actions of a plan.
+
+    Args:
+        written: parents before what is in them.
+        tree: the container's as the hook found it.
+        origin: of the hook.
+
+    Raises:
+        NotKeptError: something of it can't be shown; nothing of it is, then.
+
+    """
+    return tuple(action for each in written for action in _action(each, tree, origin))
+
+
+def _action(written: Written, tree: ContainerTree, origin: Origin) -> Iterator[Action]:
+    path, mode = written.path, stat.S_IMODE(written.st_mode) & 0o777
+    if stat.S_ISDIR(written.st_mode):
+        yield from _directory(written, mode, tree, origin)
+    elif written.is_whiteout:
+        raise NotKeptError(f"it removes {path!r} from the image, which can't be shown")
+    elif stat.S_ISREG(written.st_mode):
+        yield WriteFile(path, written.data, mode, origin)
+    elif stat.S_ISLNK(written.st_mode):
+        yield Symlink(path, written.data.decode("utf-8", "surrogateescape"), origin)
+    else:
+        raise NotKeptError(f"it makes {path!r}, which is neither a file, a link nor a directory")
+
+
+def _directory(written: Written, mode: int, tree: ContainerTree, origin: Origin) -> Iterator[Action]:
+    path, entry = written.path, tree.entry(written.path)
+    if entry is None or entry.kind != "directory":
+        yield Directory(path, mode, origin)
+    elif written.is_whiteout:
+        raise NotKeptError(f"it removes what the image has in {path!r}, which can't be shown")
+    elif isinstance(entry.staged, StagedDirectory) and entry.staged.mode & 0o777 != mode:
+        raise NotKeptError(f"it changes the mode of {path!r} to {mode:o}, which can't be shown")
+
+
+def summary(actions: Sequence[Action]) -> str:
+    """What a hook wrote, in a few words."""
+    paths = [action.path for action in actions if isinstance(action, (WriteFile, Symlink, Directory))]
+    if not paths:
+        return "it wrote nothing into the container"
+    shown = ", ".join(paths[:_MOST_SHOWN])
+    return f"it wrote {shown}" + (f" and {len(paths) - _MOST_SHOWN} more" if len(paths) > _MOST_SHOWN else "")
+
+
+_MOST_SHOWN = 5

@@ -43,7 +43,7 @@ _HOW: dict[Launcher, dict[type, str]] = {
         Symlink: "ln -s in a layer over the image",
         WriteFile: "file in a layer over the image",
         Directory: "directory in a layer over the image",
-        RunHook: "not done: a script runs no hooks",
+        RunHook: "stops the script: it is made for any image, and hooks are run for one",
         CudaCompat: "decided by the image's libcuda when the script runs",
         UpdateLdCache: "the host's ldconfig, run on the merged image when the script runs",
     },

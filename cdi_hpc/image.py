@@ -144,12 +144,14 @@ class OpenImage:
         attended: something of ours keeps it readable (a FUSE server, an unpacked copy) and has to be ended
             afterwards: the launching process stays. It is in a user and mount namespace of its own by then.
         served: path of the file that is mounted there, "" if there is none.
+        offset: of the root file system in that file.
 
     """
 
     directory: str
     attended: bool = False
     served: str = ""
+    offset: int = 0
 
 
 @contextlib.contextmanager
@@ -172,4 +174,5 @@ def open_image(path: str) -> Iterator[OpenImage]:
     from cdi_hpc.launch import squashfs
 
     with squashfs.mounted(image.path, image.offset) as directory:
-        yield OpenImage(directory, attended=True, served=image.path if os.path.ismount(directory) else "")
+        served = image.path if os.path.ismount(directory) else ""
+        yield OpenImage(directory, attended=True, served=served, offset=image.offset)

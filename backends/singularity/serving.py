@@ -10,18 +10,14 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 
 from cdi_hpc.backend import Located
 from cdi_hpc.backends.singularity.own_mounts import OwnMounts
 from cdi_hpc.backends.singularity.settings import Settings
 from cdi_hpc.image_files import open_regular
+from cdi_hpc.launch import squashfs
 from cdi_hpc.witness import Witness
-
-#: Whoever serves it: the faster one first, as the launcher and the native runner have it.
-_SERVERS = ("squashfuse_ll", "squashfuse")
 
 _CONTAINER_KIND = {"sif": "sif", "squashfs": "squashfs", "reference": "sif"}
 
@@ -57,11 +53,11 @@ def serve(settings: Settings, located: Located, own: OwnMounts, witness: Witness
         The image as the launcher gets it.
 
     """
-    server = next((found for found in map(shutil.which, _SERVERS) if found), None)
+    server = squashfs.server()
     if server is None or located.path is None or located.offset is None or not _may_be(settings, located, witness):
         return None
     name = own.show(located.place, posixpath.basename(located.path))
-    return Served(located.path, located.offset, own.on_host(name), _has_owner(server))
+    return Served(located.path, located.offset, own.on_host(name), squashfs.shows_owner(server))
 
 
 def _may_be(settings: Settings, located: Located, witness: Witness) -> bool:
@@ -87,13 +83,3 @@ def _lists_are_on(settings: Settings, witness: Witness) -> bool:
         return False
     except OSError:
         return True
-
-
-def _has_owner(server: str) -> bool:
-    """Whether squashfuse can show files as the user's; the launcher asks it in the same way."""
-    if posixpath.basename(server) != _SERVERS[0]:
-        return True
-    done = subprocess.run(
-        [server], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    return b"-o uid=" in done.stdout

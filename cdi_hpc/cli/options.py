@@ -42,7 +42,7 @@ unknown_hooks = click.option(
     type=click.Choice(["warn", "fail"]),
     default="warn",
     show_default=True,
-    help="What to do about a hook whose effect is not known. It is never run.",
+    help="What to do about a hook whose effect is not known.",
 )
 
 preflight = click.option(

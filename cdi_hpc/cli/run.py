@@ -137,7 +137,7 @@ def _run(
             from cdi_hpc.launch import hook_runs
 
             circumstances = hook_runs.Circumstances(host, planned.configuration, planned.defaults, reporter, Witness())
-            plan = hook_runs.run_hooks(plan, hook_runs.Target(opened.directory, opened.directory), circumstances)
+            plan = hook_runs.run_hooks(plan, hook_runs.target_in_use(opened), circumstances)
         assembly = embedded.prepare(plan, opened.directory, host, run_options)
         native.say_about(plan, assembly.messages, reporter)
         native.check_libraries(assembly, launch, reporter)

@@ -30,19 +30,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn
 
-from cdi_hpc import planning, running_hooks, trusted_program
+from cdi_hpc import hook_results, planning, running_hooks, trusted_program
 from cdi_hpc.backend import Located
 from cdi_hpc.compose import Composition, compose
 from cdi_hpc.config import Configuration, LauncherDefaults
 from cdi_hpc.errors import CdiError, Problem, printable
+from cdi_hpc.hook_results import NotKeptError, Written
 from cdi_hpc.host import Host, mount_flags
+from cdi_hpc.image import OpenImage
 from cdi_hpc.image_files import HostFiles, ImageFiles
 from cdi_hpc.launch import embedded, kernel, runner
 from cdi_hpc.lookup import Report
 from cdi_hpc.model import ResolvedEdits
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Action, Note, Plan, RunHook, SetEnv, Unsupported
-from cdi_hpc.running_hooks import NotKeptError, Written
 from cdi_hpc.stage import Assembly
 from cdi_hpc.steps import ROOT, MountOverlay, Step
 from cdi_hpc.tree import ContainerTree, StagedDirectory, is_software_directory
@@ -100,6 +101,13 @@ def target_of(located: Located) -> Target:
     offset = 0 if located.kind == "squashfs" else located.offset
     obstacle = "" if offset is not None else "what is in the image can't be mounted by itself"
     return Target(located.path, located.place, located.files, offset, obstacle)
+
+
+def target_in_use(image: OpenImage) -> Target:
+    """An image that is a directory already. One that is served is mounted once more, with the user as the owner."""
+    if image.served:
+        return Target(image.served, image.directory, offset=image.offset)
+    return Target(image.directory, image.directory)
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ def _made_by(hook: RunHook, plan: Plan, target: Target, circumstances: Circumsta
         return (Unsupported(hook.edit, reason, hook.origin, hook.fatal),)
     if circumstances.configuration.policy is not None:
         planning.enforce(circumstances.configuration.policy, ResolvedEdits(), Plan((), actions))
-    note = f"{hook.path} was run (rule {hook.rule}): {running_hooks.summary(actions)}"
+    note = f"{hook.path} was run (rule {hook.rule}): {hook_results.summary(actions)}"
     return (Note(hook.edit, note, hook.origin), *actions)
 
 
@@ -192,7 +200,7 @@ def _run(hook: RunHook, plan: Plan, target: Target, circumstances: Circumstances
         raise _FailedError(f"{hook.path} {answer.failure}" + (f": {printable(last)}" if last else ""))
     _witness(answer.written, target, circumstances.witness)
     try:
-        return running_hooks.actions_of(answer.written, assembly.tree, hook.origin)
+        return hook_results.actions_of(answer.written, assembly.tree, hook.origin)
     except NotKeptError as error:
         raise _FailedError(f"{hook.path}: {error}") from None
 
@@ -376,7 +384,9 @@ def _image(target: Target) -> Iterator[None]:
         return
     from cdi_hpc.launch import squashfs
 
-    with squashfs.mounted(target.path, target.offset) as directory:
+    # What belongs to somebody whom our namespace has no number for can't even be replaced (EOVERFLOW).
+    program = squashfs.server_for_owner()
+    with squashfs.mounted(target.path, target.offset, owned=program is not None, program=program) as directory:
         kernel.mount(directory, target.place, "", kernel.MS_BIND | kernel.MS_REC)
         yield
 

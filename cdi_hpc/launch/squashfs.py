@@ -30,19 +30,45 @@ _IS_DEVICE = re.compile("could not create (character|block) device")
 _PATIENCE = 60.0
 
 
+def server() -> str | None:
+    """Path of the program that serves a SquashFS; the faster one first, as launchers and the native runner have it."""
+    return next((found for found in map(shutil.which, _SERVERS) if found), None)
+
+
+def shows_owner(program: str) -> bool:
+    """Whether it can show files as the caller's, whatever the image says; launchers ask it in the same way."""
+    if os.path.basename(program) != _SERVERS[0]:
+        return True
+    done = subprocess.run(
+        [program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    return b"-o uid=" in done.stdout
+
+
+def server_for_owner() -> str | None:
+    """The first server that can show files as the caller's."""
+    return next((found for found in map(shutil.which, _SERVERS) if found and shows_owner(found)), None)
+
+
 @contextlib.contextmanager
-def mounted(path: str, offset: int = 0, *, owned: bool = False) -> Iterator[str]:
+def mounted(path: str, offset: int = 0, *, owned: bool = False, program: str | None = None) -> Iterator[str]:
     """The root directory of a SquashFS, which begins at an offset in a file; enters a user and mount namespace.
+
+    Args:
+        path: of the file.
+        offset: where in it.
+        owned: files are shown as the caller's (:func:`shows_owner`).
+        program: the server; default: :func:`server`.
 
     Raises:
         CdiError: neither program is there, or both failed.
 
     """
-    server = next((found for found in map(shutil.which, _SERVERS) if found), None)
+    found = program or server()
     unpacker = shutil.which(_UNPACKER)
-    usable = server if os.access("/dev/fuse", os.R_OK | os.W_OK) else None
+    usable = found if os.access("/dev/fuse", os.R_OK | os.W_OK) else None
     if usable is None and unpacker is None:
-        raise CdiError(_nothing_usable(path, server))
+        raise CdiError(_nothing_usable(path, found))
     runner.enter_namespaces()
     place = os.path.realpath(tempfile.mkdtemp(prefix="cdi-hpc-"))
     try:

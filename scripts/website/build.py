@@ -20,14 +20,15 @@ _FETCHING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "so
 
 
 def site(project: Path, directory: Path) -> int:
-    """Make it; the exit status. What was in the directory from another time is replaced."""
+    """Make it; the exit status. A site that is in the directory from another time is replaced, nothing else."""
+    if directory.exists() and any(directory.iterdir()) and not (directory / "searchindex.js").exists():
+        sys.stderr.write(f"{directory}: is not empty, and what is there is no site (name another directory)\n")
+        return 1
     with tempfile.TemporaryDirectory() as temporary:
         made = Path(temporary) / "site"
         status = _make(project, Path(temporary), made)
         if status == 0:
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            if (directory / "index.html").exists():
-                shutil.rmtree(directory)
+            shutil.rmtree(directory, ignore_errors=True)
             shutil.copytree(made, directory)
     return status
 

@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cdi_hpc import nvidia
+from cdi_hpc.globs import path_pattern
 from cdi_hpc.host import HostNode
+from cdi_hpc.policy import HookRule, Policy
 
 NODE = "/dev/accel0"
 LIBRARY = "/opt/accel/libaccel.so.1.2"
 HOOK = "/usr/bin/nvidia-cdi-hook"
+_PROGRAM = "/opt/accel/accel-hook"
 _MODE = 0o660
 _MEMBER, _STRANGER = 1000, 4711
 
@@ -59,6 +62,10 @@ class Machine:
         del path
         return None
 
+    def program(self, path: str) -> tuple[str, str]:
+        """See :class:`cdi_hpc.host.Host`."""
+        return path, ""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -69,6 +76,7 @@ class Case:
         shows: the fields whose row in the overview this is, as they are called in an element.
         when: what the machine has to do with it.
         beside: other edits that the spec has as well, without which the value means nothing.
+        site: rules of the site.
 
     """
 
@@ -76,6 +84,7 @@ class Case:
     shows: tuple[str, ...] = ()
     when: str = ""
     beside: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    site: Policy | None = None
 
 
 def _hook(*words: str, point: str = "createContainer", path: str = HOOK, **more: Any) -> dict[str, Any]:
@@ -139,10 +148,12 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case(_hook("chmod", "--mode", "755", "--path", "/dev/dri")),
         Case(_hook("noop")),
         Case(
-            _hook("setup", path="/opt/accel/accel-hook", env=["LEVEL=2"], timeout=5),
+            _hook("setup", path=_PROGRAM, env=["LEVEL=2"], timeout=5),
             ("env", "timeout"),
-            "a program that is not known",
+            "a program that the site has run",
+            site=Policy(hooks=(HookRule("run", path_pattern(_PROGRAM)),)),
         ),
+        Case(_hook("setup", path=_PROGRAM), when="a program that is not known"),
         Case(_hook("update-ldcache", "--folder", "/opt/accel", point="poststart")),
         Case(_hook("update-ldcache", "--folder", "/opt/accel", point="poststop")),
     ),

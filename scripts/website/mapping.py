@@ -105,8 +105,9 @@ def _explained(field: str, case: Case) -> Row:
         path = Path(directory) / "spec.json"
         path.write_text(json.dumps(spec))
         wanted = Wanted((str(path),), tuple(name for name in explain.launchers() if name in COLUMNS))
-        explanation = explain.explain(wanted, _ENVIRON, Machine(), _Silence(), Configuration())
-        handed_over = _handed_over(str(path), explanation.edits)
+        configuration = Configuration(policy=case.site)
+        explanation = explain.explain(wanted, _ENVIRON, Machine(), _Silence(), configuration)
+        handed_over = _handed_over(str(path), explanation.edits, case)
     (origin,) = (edit.origin for edit in explanation.edits if edit.field == field)
     found = {view.launcher: view.fates[origin] for view in explanation.views}
     return Row(case, _since(spec), {name: {**found, "handoff": handed_over[origin]}[name] for name in COLUMNS})
@@ -142,9 +143,9 @@ class _InVariables:
         return None
 
 
-def _handed_over(path: str, edits: Sequence[Edit]) -> dict[Origin, Fate]:
+def _handed_over(path: str, edits: Sequence[Edit], case: Case) -> dict[Origin, Fate]:
     devices = find_devices((path,), (), _ENVIRON, _Silence(), configuration=Configuration(), host=Machine())
-    plan = translate(merge(devices), Machine())
+    plan = translate(merge(devices), Machine(), site=case.site)
     said = handoff.hand_over(plan.actions)
     lacking = {lack.origin for lack in said.lacks}
     actions = [action for action in plan.actions if action.origin not in lacking]

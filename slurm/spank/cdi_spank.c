@@ -43,7 +43,7 @@ enum { FAILED_STATUS = 125, LONGEST_LIST = 16384 };
 static struct {
     struct site site;
     struct request request;
-    bool is_misled;    /* an option reached the node that is none */
+    bool is_misled;    /* an option reached the node that is none, or that there is no room for */
     bool wanted;       /* this step is to have devices, or to say why not */
     bool is_inherited; /* inner steps inherit its environment: a batch script, an interactive shell */
     struct job job;
@@ -109,11 +109,42 @@ static const struct {
     [OPTION_IMAGE] = {"--cdi-image", offsetof(struct request, image), "SLURM_SPANK__SLURM_SPANK_OPTION_cdi_cdi_image"},
 };
 
-/* An option is there twice, and the first was no default. Only the last would reach the nodes, and silently. */
-static bool is_repeated(enum option_number number, const char *before, const char *value)
+/* False if an option is there twice, and the first was no default. Only the last would reach the nodes, and silently. */
+static bool is_said_once(enum option_number number, const char *before, const char *value, struct plan_complaint *complaint)
 {
     const char *inherited = getenv(option_table[number].inherited);
-    return before != NULL && strcmp(before, value) != 0 && (inherited == NULL || strcmp(inherited, before) != 0);
+    if (before == NULL || strcmp(before, value) == 0 || (inherited != NULL && strcmp(inherited, before) == 0))
+        return true;
+    plan_complain(complaint, "%s: given twice, as '%.128s' and as '%.128s' (write one, with commas between devices)",
+                  option_table[number].name, before, value);
+    return false;
+}
+
+static bool keep(char **place, const char *value, struct plan_complaint *complaint)
+{
+    char *copy = strdup(value);
+    if (copy == NULL) {
+        plan_complain(complaint, "%s", strerror(ENOMEM));
+        return false;
+    }
+    free(*place);
+    *place = copy;
+    return true;
+}
+
+/* Nothing that is said can control a terminal. */
+static void make_printable(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+}
+
+/* To whoever types the command. */
+static void say_here(struct plan_complaint *complaint)
+{
+    make_printable(complaint->text);
+    slurm_error("cdi: %s", complaint->text);
 }
 
 /* Slurm calls this where the command is typed, and again on the nodes: there it may be twice for the same value, users
@@ -124,25 +155,16 @@ static int take_option(int number, const char *value, int remote)
     char **place = (char **)(void *)((char *)&step.request + option_table[option].place);
     struct plan_complaint complaint = {""};
     const char *given = value == NULL ? "" : value;
-    bool good = is_valid(option, given, &complaint);
-    if (good && remote == 0 && is_repeated(option, *place, given)) {
-        plan_complain(&complaint, "%s: given twice, as '%.128s' and as '%.128s' (write one, with commas between devices)",
-                      option_table[option].name, *place, given);
-        good = false;
+    if (is_valid(option, given, &complaint) && (remote != 0 || is_said_once(option, *place, given, &complaint)) &&
+        keep(place, given, &complaint))
+        return 0;
+    if (remote != 0) {
+        step.is_misled = true;
+        step.failure = complaint;
+    } else {
+        say_here(&complaint);
     }
-    if (!good) {
-        step.is_misled = remote != 0;
-        if (remote != 0)
-            step.failure = complaint;
-        else
-            slurm_error("cdi: %s", complaint.text);
-        return -1;
-    }
-    free(*place);
-    *place = strdup(given);
-    if (*place == NULL)
-        plan_complain(&step.failure, "%s", strerror(ENOMEM));
-    return *place == NULL ? -1 : 0;
+    return -1;
 }
 
 /* Slurm's types are not const, and it keeps the addresses. */
@@ -164,9 +186,9 @@ int slurm_spank_init(spank_t spank, int count, char **arguments)
         return 0;
     struct plan_complaint complaint = {""};
     if (!site_read(&step.site, count, arguments, &complaint)) {
-        if (context != S_CTX_REMOTE)
-            slurm_error("cdi: %s", complaint.text);
         step.failure = complaint;
+        if (context != S_CTX_REMOTE)
+            say_here(&complaint);
     }
     for (size_t i = 0; i < OPTIONS; i++)
         if (spank_option_register(spank, &options[i]) != ESPANK_SUCCESS)
@@ -216,7 +238,7 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
         prepare_step(spank);
     } else if ((context == S_CTX_LOCAL || context == S_CTX_ALLOCATOR) &&
                !request_is_consistent(&step.request, &complaint)) {
-        slurm_error("cdi: %s", complaint.text);
+        say_here(&complaint);
         return -1;
     }
     return 0;
@@ -256,16 +278,14 @@ int slurm_spank_user_init(spank_t spank, int count, char **arguments)
 
 /* In the tasks ------------------------------------------------------------------------------------------------------ */
 
-/* Lines for the user, each with the node's name: Slurm 26.05 does not add it. Nothing in them can control a terminal. */
+/* Lines for the user, each with the node's name: Slurm 26.05 does not add it. */
 static void say_lines(spank_t spank, const char *level, char *text)
 {
     char node[256] = "";
     if (spank_getenv(spank, "SLURMD_NODENAME", node, sizeof node) != ESPANK_SUCCESS)
         gethostname(node, sizeof node - 1);
     for (char *line = strsep(&text, "\n"); line != NULL; line = strsep(&text, "\n")) {
-        for (char *c = line; *c != '\0'; c++)
-            if ((unsigned char)*c < ' ' || *c == 0x7f)
-                *c = '?';
+        make_printable(line);
         slurm_spank_log("cdi: %s: %s%s", node, level, line);
     }
 }

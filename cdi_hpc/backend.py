@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, Union
 
+from cdi_hpc.errors import CdiError
 from cdi_hpc.host import Host
 from cdi_hpc.image_files import ImageFiles
 from cdi_hpc.plan import Plan, Unsupported
@@ -299,6 +300,10 @@ class Ways:
     loader_cache: str
 
 
+class BegunWithoutError(CdiError):
+    """A container that is joined was begun without the devices. Where nobody has asked for them, that is no error."""
+
+
 class Backend(Protocol):
     """A launcher that somebody else made, as the rest of the program sees it.
 
@@ -350,6 +355,7 @@ class Backend(Protocol):
         """Say the plan in the launcher's words.
 
         Raises:
+            BegunWithoutError: the container is there already, and has not got them.
             CdiError: an option of the invocation and the plan can't go together, or an edit can't be put in its place.
 
         """

@@ -55,7 +55,7 @@ def dress(
     _refuse_options(settings)
     variables, lacks = environment.variables(settings, _planned(plan))
     if located.kind == "instance":
-        instances.check(settings, plan.devices)
+        instances.check(settings, plan.devices, witness)
         return Dressing(_command_line(invocation, (), ""), tuple(variables), lacks=tuple(lacks))
     dresser = _Dresser(plan, settings, located, host, witness, variables=variables, lacks=lacks)
     return dresser.dress()

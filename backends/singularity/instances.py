@@ -6,11 +6,13 @@ import json
 import subprocess
 from collections.abc import Iterable
 
+from cdi_hpc.backend import BegunWithoutError
 from cdi_hpc.backends.singularity.images import INSTANCE
 from cdi_hpc.backends.singularity.settings import Settings
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.image_files import open_regular
 from cdi_hpc.tree import ContainerTree, StagedFile
+from cdi_hpc.witness import Witness
 
 #: Where an instance holds the names of its devices, one a line. The launcher's own files are beside it.
 RECORD = "/.singularity.d/cdi-hpc-devices"
@@ -25,17 +27,19 @@ def record(tree: ContainerTree, devices: Iterable[str]) -> None:
     tree.put(real_path, StagedFile("".join(f"{device}\n" for device in devices).encode("utf-8", "surrogateescape")))
 
 
-def check(settings: Settings, devices: Iterable[str]) -> None:
-    """Refuse devices that the instance was not started with (CdiError)."""
+def check(settings: Settings, devices: Iterable[str], witness: Witness) -> None:
+    """Refuse devices that the instance was not started with (BegunWithoutError)."""
     image = settings.invocation.image
-    missing = [device for device in devices if device not in _recorded(settings, image)]
+    recorded = _recorded(settings, image, witness)
+    missing = [device for device in devices if device not in recorded]
     if missing:
         what = f"was started without {', '.join(map(repr, missing))}, and what a container sees is decided then"
-        raise CdiError(Problem(image, what, f"give --device to '{settings.name} instance start'"))
+        raise BegunWithoutError(Problem(image, what, f"give --device to '{settings.name} instance start'"))
 
 
-def _recorded(settings: Settings, image: str) -> frozenset[str]:
+def _recorded(settings: Settings, image: str, witness: Witness) -> frozenset[str]:
     pid = _pid(settings, image[len(INSTANCE) :])
+    witness.saw(f"/proc/{pid}/ns/mnt", "link")  # it may be stopped, and another one of its name begun
     try:
         with open_regular(f"/proc/{pid}/root{RECORD}") as stream:
             text = stream.read(_LIMIT).decode("utf-8", "surrogateescape")

@@ -81,12 +81,29 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
 
 def roots() -> frozenset[int]:
     """Root's number. In a namespace that has none for the machine's root, his files are those of the overflow user."""
+    mapped = _mapped()
+    return frozenset({0} if not mapped or 0 in mapped else {0, _OVERFLOW_UID})
+
+
+def nobodies() -> frozenset[int]:
+    """The number by which root is seen where the machine's root may have none of his own: in most user namespaces.
+
+    Others are seen by it as well, and nothing tells them from him.
+    """
+    return frozenset() if sum(_mapped().values()) in (0, _ALL_UIDS) else frozenset({_OVERFLOW_UID})
+
+
+#: How many there are (the last one is no user).
+_ALL_UIDS = (1 << 32) - 1
+
+
+def _mapped() -> dict[int, int]:
+    """First number and how many, of each range that our user namespace has; empty if that can't be told."""
     try:
         with open("/proc/self/uid_map", "rb") as stream:
-            first = [int(line.split()[0]) for line in stream]
-    except (OSError, ValueError, IndexError):
-        return frozenset({0})
-    return frozenset({0} if 0 in first else {0, _OVERFLOW_UID})
+            return {int(first): int(count) for first, _, count in (line.split() for line in stream)}
+    except (OSError, ValueError):
+        return {}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from cdi_hpc import planning, preflight, wire
-from cdi_hpc.backend import Backend, Dressing, Keep, Located, Peers, StagePath, Text, Word
+from cdi_hpc.backend import Backend, BegunWithoutError, Dressing, Keep, Located, Peers, StagePath, Text, Word
 from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
 from cdi_hpc.compile import compile_dressing, origins
 from cdi_hpc.config import Configuration
@@ -164,15 +164,18 @@ def prepare(
     located = request.backend.locate(invocation, profile, environ, image_place)
     if located.path is not None:
         witness.saw(located.path, "node" if located.kind == "directory" else "content")
-    if located.kind == "instance" and request.launch.by_default:  # it has them, or was started without
-        return Prepared(plan, located, _as_typed(request))
     if plan.runs_hooks():
         from cdi_hpc.launch import hook_runs
 
         circumstances = hook_runs.Circumstances(host, configuration, defaults, report, witness, everybody)
         plan = hook_runs.run_hooks(plan, hook_runs.target_of(located), circumstances)
         _refuse_fatal(plan.unsupported())
-    dressing = request.backend.adapt(plan, invocation, profile, located, host, environ, witness)
+    try:
+        dressing = request.backend.adapt(plan, invocation, profile, located, host, environ, witness)
+    except BegunWithoutError:
+        if request.launch.by_default:
+            return Prepared(plan, located, _as_typed(request))
+        raise
     dressing = replace(dressing, lacks=judged(dressing.lacks, defaults.unsupported))
     _refuse_fatal(iter(dressing.lacks))
     native.say_about(plan, dressing.messages, report)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import tempfile
+from pathlib import Path
+
 import pytest
 from configured_user import NO_PYTHON, ONE, SAY, TWO, User, make_user
 
@@ -111,3 +116,40 @@ def test_a_damaged_extract_is_made_anew(configured):
     assert (done.returncode, done.stdout) == (0, "one\n")
     assert "not used" in done.stderr
     assert configured.said(*line, **NO_PYTHON) == "one"
+
+
+SITE = """\
+set -e
+umask 022
+mkdir -p {top}/etc/cdi-hpc
+mount -t overlay -o lowerdir={top}/etc:/etc overlay /etc
+mount -t tmpfs -o mode=755 site /etc/cdi-hpc
+echo 'launchers: {{charliecloud: {{devices: [{site}]}}}}' > /etc/cdi-hpc/config.yaml
+as() {{ setpriv --reuid=12345 --regid=12345 --clear-groups -- "$@"; }}
+"""
+
+
+@pytest.mark.root
+def test_the_sites_devices_are_for_everybody_until_a_user_says_otherwise(lab):
+    with tempfile.TemporaryDirectory() as top:
+        user = make_user(Path(top), lab.image("debian-root"), "ch-run")
+        for path in (Path(top), *Path(top).iterdir()):
+            os.chown(path, 12345, 12345)
+            path.chmod(0o700 if path.name == "run" else 0o755)
+        launch = shlex.join(["ch-run", str(user.image), "--", *SAY])
+        own = f"{top}/home/cdi-hpc"
+        lines = [f"as {launch}", f"CDI_HPC_PYTHON_FRONT=/bin/false as {launch}", f"as mkdir {own}"]
+        for devices in (TWO, "none"):
+            lines.append(
+                f"echo 'launchers: {{charliecloud: {{devices: {devices}}}}}' | as tee {own}/config.yaml >{top}/out"
+            )
+            lines += [f"as {launch}", f"CDI_HPC_PYTHON_FRONT=/bin/false as {launch}"]
+        script = SITE.format(top=top, site=ONE) + "\n".join(lines)
+        assert user.said("unshare", "--mount", "bash", "-c", script).split() == [
+            "one",
+            "one",
+            "two",
+            "two",
+            "none",
+            "none",
+        ]

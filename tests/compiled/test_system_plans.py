@@ -86,3 +86,22 @@ def test_what_others_could_have_written_is_not_roots(everybodys, spoil, said):
     _, *lines = session(site, compile_for_all(site), spoil, f"{launch(site, 'cat', '/opt/lab/file')} 2>&1")
     assert lines[-1] == "from the host"
     assert any(said in line for line in lines[:-1])
+
+
+SITE = (
+    "mkdir -p /tmp/site/cdi-hpc /tmp/user",
+    "mount -t overlay -o lowerdir=/tmp/site:/etc overlay /etc",
+    "mount -t tmpfs -o mode=755 site /etc/cdi-hpc",
+)
+
+
+def test_roots_extract_tells_every_user_what_the_site_has_configured(everybodys):
+    site = everybodys
+    configure = f"echo 'cache: {{directory: {site.top}/plans}}' > /etc/cdi-hpc/config.yaml"
+    place = f"mkdir -m 1777 {site.top}/all; echo 'cache: {{directory: {site.top}/all/mine}}' > /etc/cdi-hpc/config.yaml"
+    extracts = "ls /var/cache/cdi-hpc | grep -c extract"
+    found = session(site, "umask 022", *SITE, configure, compile_for_all(site), place, compile_for_all(site), extracts)
+    assert found[-1] == "1"
+    first = f"strace -qq -e trace=openat -e signal=none -o /tmp/trace {launch(site, 'true')}"
+    shown = session(site, "umask 022", *SITE, place.partition("; ")[2], compile_for_all(site), first, "cat /tmp/trace")
+    assert any(".extract" in line and "= -1" not in line for line in shown)

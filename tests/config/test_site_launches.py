@@ -214,3 +214,22 @@ def test_ch_run_and_apptainer_follow_the_rules_that_are_there(site):
     assert done.returncode == 125
     assert "the site does not allow the kind 'site.org/tool'" in done.stderr
     assert os.listdir(site.top / "run/cdi-hpc")
+
+
+def test_a_script_is_for_the_sites_devices_where_none_are_named(site):
+    assert "Missing argument 'DEVICE...'" in site.do("cdi-hpc", "script").stderr
+    site.configure("launchers: {bash: {devices: [site.org/tool=one]}}", "config.d/10.yaml")
+    assert "TOOL=one" in site.do("cdi-hpc", "script", "--only=env").stdout
+    named = site.do("cdi-hpc", "script", "--only=env", "site.org/tool=two").stdout
+    assert "TOOL_TWO=two" in named
+    assert "TOOL=one" not in named
+
+
+def test_plans_are_kept_where_the_site_says(site):
+    site.configure(f"cache: {{directory: '{site.top}/plans/{{uid}}'}}", "config.d/10.yaml")
+    done = site.run("-v", "-d", "site.org/tool=one", command="printenv TOOL")
+    assert done.stdout == "one\n"
+    assert site.plans() == [], done.stderr
+    assert len(list(site.top.glob("plans/0/*.plan"))) == 1, done.stderr
+    line = f"CDI_HPC_PYTHON_FRONT=/bin/false {RUNNER} -d site.org/tool=one {site.image} printenv TOOL"
+    assert site.play(f"cdi-hpc run -d site.org/tool=one {site.image} true; {line}").stdout == "one\n"

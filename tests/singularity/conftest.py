@@ -14,7 +14,15 @@ from run.watch import host_as_it_was, images_as_they_were
 
 __all__ = ["host_as_it_was", "images_as_they_were"]
 
-collect_ignore = [] if shutil.which("apptainer") else ["test_singularity_launch.py", "test_singularity_fetch.py"]
+collect_ignore = (
+    []
+    if shutil.which("apptainer")
+    else [
+        "test_singularity_defaults.py",
+        "test_singularity_fetch.py",
+        "test_singularity_launch.py",
+    ]
+)
 
 
 @dataclass(frozen=True)

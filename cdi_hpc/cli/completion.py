@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,8 +24,8 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from cdi_hpc.cli import COMPLETION_VARIABLE
-from cdi_hpc.errors import CdiError
+from cdi_hpc.cli import COMPLETION_VARIABLE, completion_scripts
+from cdi_hpc.errors import CdiError, Problem
 
 Completer = Callable[[click.Context, str], Iterable[CompletionItem]]
 
@@ -34,12 +35,16 @@ Completer = Callable[[click.Context, str], Iterable[CompletionItem]]
 
 def _devices(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
     """Devices, kinds and aliases; of a list with commas the last one, and none twice."""
+    return _among_devices(incomplete, tuple(ctx.params.get("cdi_dirs") or ()))
+
+
+def _among_devices(incomplete: str, cdi_dirs: tuple[str, ...]) -> Iterator[CompletionItem]:
     before, comma, last = incomplete.rpartition(",")
     if last.startswith(("/", "./", "../")):
         yield CompletionItem(incomplete, type="file")
         return
     given = set(before.split(","))
-    for name in _known_devices(tuple(ctx.params.get("cdi_dirs") or ())):
+    for name in _known_devices(cdi_dirs):
         if name.startswith(last) and name not in given:
             yield CompletionItem(f"{before}{comma}{name}")
 
@@ -148,46 +153,83 @@ def completer_of(parameter: click.Parameter) -> Completer | None:
     return next((COMPLETERS[word] for word in words if word in COMPLETERS), None)
 
 
-# How shells ask -------------------------------------------------------------------------------------------------------
+# After a launcher's name ----------------------------------------------------------------------------------------------
 
-_BASH = """\
-%(complete_func)s() {
-    # Readline takes words apart; what it replaces is the part behind the last of its marks.
-    local line=${COMP_LINE:0:COMP_POINT} word behind type value
-    word=${line##*[[:space:]]}
-    behind=${word##*["$COMP_WORDBREAKS"]}
-    COMPREPLY=()
-    while IFS=, read -r type value; do
-        case $type in
-            dir) compopt -o dirnames ;;
-            file) compopt -o default ;;
-            plain) COMPREPLY+=("${value#"${word%%"$behind"}"}") ;;
-        esac
-    done < <(COMP_LINE=$line %(complete_var)s=bash_complete "$1" 2>/dev/null)
+#: Completes a value, given the words before it.
+_Values = Callable[[Sequence[str], str], Iterable[CompletionItem]]
+
+
+def _devices_of_launcher(words: Sequence[str], incomplete: str) -> Iterator[CompletionItem]:
+    return _among_devices(incomplete, _directories_on(words))
+
+
+def _directories_on(words: Sequence[str]) -> tuple[str, ...]:
+    """Values of ``--cdi-dirs``, which are lists."""
+    option = "--cdi-dirs"
+    joined = [word[len(option) + 1 :] for word in words if word.startswith(f"{option}=")]
+    apart = [value for before, value in zip(words, words[1:]) if before == option]
+    return tuple(path for value in (*joined, *apart) for path in re.split("[:,]", value) if path)
+
+
+def _modes(words: Sequence[str], incomplete: str) -> Iterator[CompletionItem]:
+    del words
+    yield from (CompletionItem(mode) for mode in ("handoff", "mounts") if mode.startswith(incomplete))
+
+
+def _path(kind: str) -> _Values:
+    return lambda _words, incomplete: [CompletionItem(incomplete, type=kind)]
+
+
+@dataclass(frozen=True)
+class _LauncherOption:
+    """An option of ours on the command line of somebody else's program.
+
+    Attributes:
+        values: completes its value.
+        apart: the value may also be the next word.
+
+    """
+
+    values: _Values
+    apart: bool = True
+
+
+_OF_LAUNCHERS: Mapping[str, _LauncherOption] = {
+    "--cdi": _LauncherOption(_devices_of_launcher, apart=False),
+    "--cdi-dirs": _LauncherOption(_path("dir")),
+    "--device": _LauncherOption(_devices_of_launcher),
+    "--lock": _LauncherOption(_path("file")),
 }
-complete -o nosort -F %(complete_func)s %(prog_name)s 2>/dev/null || complete -F %(complete_func)s %(prog_name)s
-"""
+_OF_SLURM: Mapping[str, _LauncherOption] = {
+    "--cdi": _LauncherOption(_devices_of_launcher),
+    "--cdi-image": _LauncherOption(_path("file")),
+    "--cdi-mode": _LauncherOption(_modes),
+}
+_SLURM = ("srun", "sbatch", "salloc")
 
 
-#: click's own takes values apart at commas.
-_FISH = """\
-function %(complete_func)s
-    set --local --export COMP_WORDS (commandline --current-process --cut-at-cursor)
-    set --local --export COMP_CWORD (commandline --current-token --cut-at-cursor)
-    for completion in (env %(complete_var)s=fish_complete %(prog_name)s 2>/dev/null)
-        set --local parts (string split --max 1 , -- $completion)
-        switch $parts[1]
-            case dir
-                __fish_complete_directories $parts[2]
-            case file
-                __fish_complete_path $parts[2]
-            case plain
-                echo $parts[2]
-        end
-    end
-end
-complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
-"""
+def _after_exec(args: Sequence[str]) -> Sequence[str]:
+    """The launcher's name and what follows it, of the words before the one that is completed; empty without."""
+    rest = [*args[1:]] if args[:1] == ["exec"] else []
+    while rest and rest[0].startswith("-"):
+        del rest[: 2 if rest[0] == "--runner" else 1]
+    return rest
+
+
+def _of_launcher(words: Sequence[str], option: str, equals: str, value: str) -> Iterable[CompletionItem]:
+    """What may stand after a launcher's name: values and names of our options; its own words are its own business."""
+    ours = _OF_SLURM if os.path.basename(words[0]) in _SLURM else _OF_LAUNCHERS
+    before = ours.get(words[-1]) if len(words) > 1 else None
+    if before is not None and before.apart:
+        return before.values(words, f"{option}{equals}{value}")
+    if equals and option in ours:
+        return ours[option].values(words, value)
+    if option.startswith("-"):
+        return [CompletionItem(name) for name in ours if name.startswith(option) and not equals]
+    return [CompletionItem(option, type="file")]
+
+
+# How shells ask -------------------------------------------------------------------------------------------------------
 
 
 class _Quiet(ShellComplete):
@@ -205,8 +247,11 @@ class _Quiet(ShellComplete):
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
         """Values of ``--option=VALUE`` with the option, since shells replace the word."""
-        found = super().get_completions(args, incomplete)
-        option, equals, _ = incomplete.partition("=")
+        words = _after_exec(args)
+        option, equals, value = incomplete.partition("=")
+        found = (
+            super().get_completions(args, incomplete) if not words else [*_of_launcher(words, option, equals, value)]
+        )
         if equals and option.startswith("--"):
             for item in found:
                 item.value = item.value if item.type != "plain" else f"{option}={item.value}"
@@ -214,7 +259,7 @@ class _Quiet(ShellComplete):
 
 
 class _Bash(_Quiet, BashComplete):
-    source_template = _BASH
+    source_template = completion_scripts.BASH
 
     def get_completion_args(self) -> tuple[list[str], str]:
         line = os.environ["COMP_LINE"]
@@ -224,11 +269,11 @@ class _Bash(_Quiet, BashComplete):
 
 
 class _Zsh(_Quiet, ZshComplete):
-    pass
+    source_template = ZshComplete.source_template.replace(*completion_scripts.ZSH_PATHS)
 
 
 class _Fish(_Quiet, FishComplete):
-    source_template = _FISH
+    source_template = completion_scripts.FISH
 
 
 _SHELLS: Mapping[str, type[_Quiet]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}
@@ -240,9 +285,26 @@ def install() -> None:
         add_completion_class(shell, name)
 
 
-def script(shell: str, program: click.Command) -> str:
-    """The script that makes a shell ask."""
-    return _SHELLS[shell](program, {}, "cdi-hpc", COMPLETION_VARIABLE).source()
+def script(shell: str, program: click.Command, launchers: Sequence[str] = ()) -> str:
+    """The script that makes a shell ask, for our devices on the command lines of launchers as well.
+
+    Raises:
+        CdiError: a launcher has no name that a shell would take.
+
+    """
+    text = _SHELLS[shell](program, {}, "cdi-hpc", COMPLETION_VARIABLE).source()
+    problems = [
+        Problem(f"launcher {name!r}", "is no command's name", "name it as it is typed: ch-run")
+        for name in launchers
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name)
+    ]
+    if problems:
+        raise CdiError(problems)
+    if not launchers:
+        return text
+    slurm = " ".join(name for name in launchers if name in _SLURM)
+    others = " ".join(name for name in launchers if name not in _SLURM)
+    return text + completion_scripts.LAUNCHERS[shell].format(slurm=slurm, others=others)
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -250,13 +312,21 @@ def script(shell: str, program: click.Command) -> str:
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice([*_SHELLS]))
+@click.argument("launchers", nargs=-1, metavar="[LAUNCHER...]")
 @click.pass_context
-def command(ctx: click.Context, shell: Any) -> None:
+def command(ctx: click.Context, shell: Any, launchers: tuple[str, ...]) -> None:
     """Print a script with which SHELL completes commands, options, devices and files.
 
     \b
         eval "$(cdi-hpc completion bash)"                                      in ~/.bashrc
         eval "$(cdi-hpc completion zsh)"                                       in ~/.zshrc, after compinit
         cdi-hpc completion fish > ~/.config/fish/completions/cdi-hpc.fish      once
+
+    With LAUNCHERs (ch-run, apptainer, srun, ...) also what belongs to devices on their command lines. Everything else
+    there is completed as it was before.
+
+    \b
+        eval "$(cdi-hpc completion bash ch-run apptainer srun)"
+        cdi-hpc completion fish ch-run apptainer srun > ~/.config/fish/conf.d/cdi-hpc.fish
     """  # noqa: D301 - click wants the control character
-    click.echo(script(shell, ctx.find_root().command), nl=False)
+    click.echo(script(shell, ctx.find_root().command, launchers), nl=False)

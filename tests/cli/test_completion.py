@@ -11,8 +11,9 @@ import pytest
 import yaml
 from terminal import completed
 
-from cdi_hpc.cli import completion
+from cdi_hpc.cli import completion, completion_scripts
 from cdi_hpc.cli.commands import cdi_hpc as program
+from cdi_hpc.errors import CdiError
 from cdi_hpc.explain import own
 
 SHELLS = {
@@ -39,6 +40,35 @@ LINES = {
     "cdi-hpc run --device=lab.example/tab=fi": ["cdi-hpc", "run", "--device=lab.example/tab=first"],
     "cdi-hpc generate knem": ["cdi-hpc", "generate", "knem"],
     "cdi-hpc exec apptai": ["cdi-hpc", "exec", "apptainer"],
+    "cdi-hpc exec ch-run --device lab.example/tab=fi": [
+        "cdi-hpc",
+        "exec",
+        "ch-run",
+        "--device",
+        "lab.example/tab=first",
+    ],
+    "cdi-hpc exec -v ch-run --cdi=lab.example/tab=fi": [
+        "cdi-hpc",
+        "exec",
+        "-v",
+        "ch-run",
+        "--cdi=lab.example/tab=first",
+    ],
+    "cdi-hpc exec apptainer exec --device lab.example/tab=first,lab.example/tab=sec": [
+        *("cdi-hpc", "exec", "apptainer", "exec", "--device"),
+        "lab.example/tab=first,lab.example/tab=second",
+    ],
+    "cdi-hpc exec ch-run --dev": ["cdi-hpc", "exec", "ch-run", "--device"],
+    "cdi-hpc exec --runner native ch-run --device my-ta": [
+        *("cdi-hpc", "exec", "--runner", "native", "ch-run", "--device", "my-tabs"),
+    ],
+    "cdi-hpc run -d my-ta": ["cdi-hpc", "run", "-d", "my-tabs"],
+    "cdi-hpc exec ch-run /etc/cdi/nvi": ["cdi-hpc", "exec", "ch-run", "/etc/cdi/nvidia.yaml"],
+    "cdi-hpc run --lock=/etc/cdi/nvi": ["cdi-hpc", "run", "--lock=/etc/cdi/nvidia.yaml"],
+    "cdi-hpc list --cdi-dir=/etc/cd": ["cdi-hpc", "list", "--cdi-dir=/etc/cdi"],
+    "cdi-hpc exec ch-run --lock=/etc/cdi/nvi": ["cdi-hpc", "exec", "ch-run", "--lock=/etc/cdi/nvidia.yaml"],
+    "cdi-hpc run -d lab.example/tab /etc/cdi/nvi": ["cdi-hpc", "run", "-d", "lab.example/tab", "/etc/cdi/nvidia.yaml"],
+    "cdi-hpc plan --image /etc/cdi/nvi": ["cdi-hpc", "plan", "--image", "/etc/cdi/nvidia.yaml"],
     "cdi-hpc explain --for embedded,charl": ["cdi-hpc", "explain", "--for", "embedded,charliecloud"],
     "cdi-hpc validate /etc/cdi/nvi": ["cdi-hpc", "validate", "/etc/cdi/nvidia.yaml"],
     "cdi-hpc resolve no.such/dev": ["cdi-hpc", "resolve", "no.such/dev"],
@@ -51,6 +81,8 @@ def specs(tmp_path: Path) -> Path:
     (tmp_path / "tab.json").write_text(
         yaml.safe_dump({"cdiVersion": "0.5.0", "kind": "lab.example/tab", "devices": devices})
     )
+    (tmp_path / ".config/cdi-hpc").mkdir(parents=True)
+    (tmp_path / ".config/cdi-hpc/config.yaml").write_text("aliases: {my-tabs: lab.example/tab=all}\n")
     return tmp_path
 
 
@@ -61,11 +93,78 @@ def test_a_shell_completes_the_word(shell: str, typed: str, specs: Path, lab):
     assert completed(argv, setup, typed, {"CDI_HPC_DIRS": str(specs), "HOME": str(specs)}) == LINES[typed]
 
 
+#: Command lines of launchers, with the script for ch-run, apptainer, srun and lab-run.
+OF_LAUNCHERS = {
+    "ch-run --device lab.example/tab=fi": ["ch-run", "--device", "lab.example/tab=first"],
+    "ch-run -W --cdi=lab.example/tab=fi": ["ch-run", "-W", "--cdi=lab.example/tab=first"],
+    "ch-run --device=lab.example/tab=first,lab.example/tab=0000:0": [
+        *("ch-run", "--device=lab.example/tab=first,lab.example/tab=0000:07:00.0"),
+    ],
+    "apptainer exec --device my-ta": ["apptainer", "exec", "--device", "my-tabs"],
+    "srun -n 2 --cdi=lab.example/tab=fi": ["srun", "-n", "2", "--cdi=lab.example/tab=first"],
+    "srun --cdi lab.example/tab=fi": ["srun", "--cdi", "lab.example/tab=first"],
+    "srun --cdi-mode=han": ["srun", "--cdi-mode=handoff"],
+}
+
+#: What completed the launchers before: for one it is there, for another it comes from a file when it is asked for.
+OWN = {
+    "bash": (
+        "_own() { COMPREPLY=(own-word); }; _late() { COMPREPLY=(late-word); }; "
+        "_comp_load() { [[ $1 != lab-run ]] || complete -F _late lab-run; }; complete -F _own ch-run; "
+        'eval "$(cdi-hpc completion bash ch-run apptainer srun lab-run)"'
+    ),
+    "zsh": (
+        "_own() { compadd own-word }; _late() { compadd late-word }; compdef _own ch-run; compdef _late lab-run; "
+        'eval "$(cdi-hpc completion zsh ch-run apptainer srun lab-run)"'
+    ),
+}
+OWN_LINES = {
+    "ch-run ow": ["ch-run", "own-word"],
+    "ch-run --cdi ow": ["ch-run", "--cdi", "own-word"],
+    "ch-run --device=lab.example/tab ow": ["ch-run", "--device=lab.example/tab", "own-word"],
+    "lab-run la": ["lab-run", "late-word"],
+    "lab-run --device lab.example/tab=fi": ["lab-run", "--device", "lab.example/tab=first"],
+    "apptainer /etc/cdi/nvi": ["apptainer", "/etc/cdi/nvidia.yaml"],
+}
+
+
+@pytest.mark.parametrize("typed", {**OF_LAUNCHERS, **OWN_LINES})
+@pytest.mark.parametrize("shell", SHELLS)
+def test_devices_of_launchers_are_completed_and_the_rest_as_it_was(shell: str, typed: str, specs: Path, lab):
+    argv, setup = SHELLS[shell]
+    wanted = {**OF_LAUNCHERS, **OWN_LINES}[typed]
+    env = {"CDI_HPC_DIRS": str(specs), "HOME": str(specs)}
+    assert completed(argv, f"{setup}; {OWN[shell]}", typed, env) == wanted
+
+
+@pytest.mark.parametrize("typed", {**OF_LAUNCHERS, "ch-run --own": ["--own-option"]})
+def test_fish_offers_devices_of_launchers(typed: str, specs: Path, lab):
+    own = "complete --command ch-run --long-option own-option"
+    script = f'{own}; cdi-hpc completion fish ch-run apptainer srun | source; complete --do-complete "{typed}"'
+    done = lab.run(["fish", "--no-config", "-c", script], env={"CDI_HPC_DIRS": str(specs), "HOME": str(specs)})
+    offered = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+    assert done.stderr == ""
+    assert OF_LAUNCHERS.get(typed, ["--own-option"])[-1] in offered
+
+
+@pytest.mark.parametrize("shell", completion_scripts.LAUNCHERS)
+@pytest.mark.parametrize("name", ["", "a b", "x;id", "$(id)", "-F", "../x", "{slurm}"])
+def test_what_is_no_name_of_a_command_gets_into_no_script(shell: str, name: str):
+    with pytest.raises(CdiError, match="no command's name"):
+        completion.script(shell, program, [name])
+
+
+def test_directories_on_a_launchers_line_are_looked_into(specs: Path):
+    for option in (f"--cdi-dirs={specs}", f"--cdi-dirs {specs}"):
+        offered = asked(f"cdi-hpc exec ch-run {option} --device lab", {"CDI_HPC_DIRS": "/no/such"}).stdout
+        assert "plain,lab.example/tab=first\n" in offered
+
+
 @pytest.mark.parametrize("typed", LINES)
 def test_fish_offers_the_word(typed: str, specs: Path, lab):
     script = f'cdi-hpc completion fish | source; complete --do-complete "{typed}"'
     done = lab.run(["fish", "--no-config", "-c", script], env={"CDI_HPC_DIRS": str(specs), "HOME": str(specs)})
-    offered = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+    offered = [line.partition("\t")[0].rstrip("/") for line in done.stdout.splitlines()]
     assert done.stderr == ""
     assert offered == [] if "no.such" in typed else LINES[typed][-1] in offered
 

@@ -23,7 +23,7 @@ from cdi_hpc.explain.views import Outcome, fates
 from cdi_hpc.explain.ways import InGeneral, InScript
 from cdi_hpc.lookup import find_devices
 from cdi_hpc.model import Origin
-from cdi_hpc.plan import Action, Bind, MountFilesystem, SetEnv, Symlink, UpdateLdCache, WriteFile
+from cdi_hpc.plan import Action, Bind, MountFilesystem, RunHook, SetEnv, Symlink, UpdateLdCache, WriteFile
 from cdi_hpc.translate import translate
 from scripts.website.cases import CASES, LIBRARY, NODE, OWN_FIELDS, Case, Machine
 
@@ -37,19 +37,18 @@ COLUMNS: Mapping[str, str] = {
     "handoff": "handoff",
 }
 
+_NOWHERE = Origin("", "", "")
+
 #: How each kind of action is called in the table of ways, with one of it.
-_ACTIONS: Sequence[tuple[str, Action]] = tuple(
-    (name, action)
-    for origin in (Origin("", "", ""),)
-    for name, action in (
-        ("a variable", SetEnv("A", "b", origin)),
-        ("a device node", Bind(NODE, NODE, "device", origin)),
-        ("a file or directory of the host", Bind(LIBRARY, LIBRARY, "file", origin)),
-        ("a new file system", MountFilesystem("tmpfs", "tmpfs", "/opt/scratch", origin)),
-        ("a link", Symlink("/opt/accel/libaccel.so.1", "libaccel.so.1.2", origin)),
-        ("a file that is written", WriteFile("/etc/accel.conf", b"", 0o444, origin)),
-        ("libraries for the loader", UpdateLdCache(("/opt/accel",), origin)),
-    )
+_ACTIONS: Sequence[tuple[str, Action]] = (
+    ("a variable", SetEnv("A", "b", _NOWHERE)),
+    ("a device node", Bind(NODE, NODE, "device", _NOWHERE)),
+    ("a file or directory of the host", Bind(LIBRARY, LIBRARY, "file", _NOWHERE)),
+    ("a new file system", MountFilesystem("tmpfs", "tmpfs", "/opt/scratch", _NOWHERE)),
+    ("a link", Symlink("/opt/accel/libaccel.so.1", "libaccel.so.1.2", _NOWHERE)),
+    ("a file that is written", WriteFile("/etc/accel.conf", b"", 0o444, _NOWHERE)),
+    ("libraries for the loader", UpdateLdCache(("/opt/accel",), _NOWHERE)),
+    ("a hook that the site has run", RunHook("", "/opt/accel/hook", (), (), 10, fatal=True, rule="", origin=_NOWHERE)),
 )
 
 #: What is said of a case that is like the plainest one of its field but for something.

@@ -33,6 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite golden files with what the program says now: the diff is the review",
     )
+    parser.addoption(
+        "--slurm-cluster",
+        choices=("local", "docker"),
+        default="local",
+        help="where tests of jobs that need no plugin get their cluster: daemons of this machine, or pytest-slurm's "
+        "containers (extra slurm-docker; takes a Docker engine) [local]",
+    )
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from slurm_providers import Cluster, LacksError, NotAskedForError, choose
 from slurm_site import ConfiguredSite, Site, build, wait_until, working_below
 
 #: Who runs the daemons. As root, jobs are those of another user; else all is one user's.
@@ -77,3 +78,25 @@ def configured_site(configured_cluster) -> Iterator[Site]:
     """A cluster whose nodes believe what a test gives to ``configure_nodes``; nothing, to begin with."""
     configured_cluster.forget()
     yield from watched(configured_cluster)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "local",
+        pytest.param("local", marks=pytest.mark.root, id="local-root"),
+        pytest.param(
+            "docker",
+            marks=pytest.mark.impossible_in_ci("the lab's host has no Docker engine, and the images are a registry's"),
+        ),
+    ],
+)
+def any_cluster(request) -> Iterator[Cluster]:
+    """A cluster without the plugin, from the provider that --slurm-cluster names."""
+    try:
+        provider = choose(request.param, request.config.getoption("--slurm-cluster"))
+    except NotAskedForError as error:
+        pytest.skip(f"not asked for: {error}")
+    except LacksError as error:
+        pytest.fail(f"{error}", pytrace=False)
+    yield from provider.begin(request)

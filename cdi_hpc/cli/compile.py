@@ -15,6 +15,7 @@ from cdi_hpc.backends.singularity.handoff import hand_over
 from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli.cache import own_cache
 from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, refuse_for, strict, unknown_hooks
+from cdi_hpc.cli.progress import progress
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import beforehand, inheritance, native
 from cdi_hpc.launch.launcher import NotKeptError, compile_launch
@@ -113,7 +114,8 @@ def command(
         gres=gres,
     )
     said = hand_over if handoff else None
-    key = native.compile_launch(launch, cache, os.environ, Reporter(0), everybody=system, hand_over=said)
+    with progress(f"compiling the launch: {image}"):
+        key = native.compile_launch(launch, cache, os.environ, Reporter(0), everybody=system, hand_over=said)
     click.echo(cache.path_of(key))
 
 
@@ -123,7 +125,8 @@ def _compile_through(
     environ = inheritance.command_environment()
     request = beforehand.request_for(backend, devices, image, cdi_dirs, environ, cache.directory)
     try:
-        return compile_launch(request, cache, environ, Reporter(0))
+        with progress(f"compiling the launch: {image}", wanted="://" not in image):
+            return compile_launch(request, cache, environ, Reporter(0))
     except NotKeptError:
         what = "a launch of it can't be compiled: what it is made from is not known beforehand"
         raise CdiError(Problem(f"image {image}", what, "fetch it to a file, and name that")) from None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import click
 
 from cdi_hpc.cli import PROBLEM, find_runner
 from cdi_hpc.cli.options import cdi_dir, output_format
 from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.cli.progress import progress
 from cdi_hpc.doctor.checks import STATUSES, Question, Result, examine
 from cdi_hpc.doctor.table import CHECKS
 
@@ -30,7 +31,11 @@ def command(
     warnings and notes don't count.
     """
     question = Question(devices, image, cdi_dirs, os.environ, find_runner(os.environ) or "")
-    results = [*_with_progress(examine(CHECKS, question, slurm=slurm))]
+    results: list[Result] = []
+    with progress("looking at this host", wanted=output_format == "table") as say:
+        for result in examine(CHECKS, question, slurm=slurm):  # launchers take a second to answer
+            results.append(result)
+            say(f"looked at {result.check.name}", CHECKS.index(result.check) + 1, len(CHECKS))
     if output_format == "json":
         print_json(
             [
@@ -47,20 +52,6 @@ def command(
     else:
         _show(results)
     return PROBLEM if any(result.finding.status == "problem" for result in results) else 0
-
-
-def _with_progress(results: Iterable[Result]) -> Iterator[Result]:
-    """On a terminal, say what is being looked at: launchers take a second to answer."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield from results
-        return
-    with console.status("looking at the kernel") as status:
-        for result in results:
-            status.update(f"looking at {result.check.name}")
-            yield result
 
 
 def _show(results: Iterable[Result]) -> None:

@@ -17,6 +17,7 @@ from cdi_hpc.backend import Backend
 from cdi_hpc.cache_key import LauncherLaunch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, complain, find_runner
 from cdi_hpc.cli.options import Reporter
+from cdi_hpc.cli.progress import progress
 from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import inheritance, kernel, launcher, native, process, squashfs
@@ -108,7 +109,8 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
     if not wanted and not any(map(launcher_options.may_be_ours, words)):
         launcher.become_bare(found, words, environ)
     cache = _cache(wanted.configuration, reporter) if wanted.configuration else None
-    known = profile.obtain(backend, found, cache.directory if cache else None)
+    with progress(f"asking {name} what it can do", wanted=reporter.level >= 0):
+        known = profile.obtain(backend, found, cache.directory if cache else None)
     in_order = launcher_options.in_order(known, environ)
     reading = launcher_options.read(words, known, in_order=in_order, wanted=bool(wanted), by_default=wanted.by_default)
     if isinstance(reading, launcher_options.Leave):
@@ -179,7 +181,10 @@ def _compile_and_become(
     if program is None:
         return None
     try:
-        key = launcher.compile_launch(request, cache, environ, reporter, since=inheritance.process_start())
+        # What fetches an image shows how far it is.
+        image = request.launch.invocation.image
+        with progress(f"preparing the launch: {image}", wanted=reporter.level >= 0 and "://" not in image):
+            key = launcher.compile_launch(request, cache, environ, reporter, since=inheritance.process_start())
     except launcher.NotKeptError as error:
         return error.prepared
     except CacheError as error:

@@ -14,6 +14,7 @@ from cdi_hpc import backends, explain
 from cdi_hpc.cli import PROBLEM
 from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.output import print_json
+from cdi_hpc.cli.progress import progress
 from cdi_hpc.cli.sheet import Cell, Sheet
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.explain import Difference, Explanation, Fate, Wanted
@@ -55,12 +56,17 @@ def show(wanted: Wanted, launchers: str, diff: tuple[str, str] | None, output_fo
         return _diff_specs(diff, wanted._replace(launchers=names), output_format, reporter)
     if not wanted.devices:
         raise click.UsageError("Missing argument 'DEVICE...'.")
-    explanation = explain.explain(wanted._replace(launchers=names), os.environ, LiveHost(), reporter)
+    explanation = _explained(wanted._replace(launchers=names), output_format, reporter)
     if output_format == "json":
         print_json(_document(explanation))
     else:
         _sheet(explanation).show(sys.stdout, markdown=output_format == "markdown")
     return _status(explanation)
+
+
+def _explained(wanted: Wanted, output_format: str, reporter: Reporter) -> Explanation:
+    with progress("explaining", wanted=output_format == "table" and reporter.level >= 0):
+        return explain.explain(wanted, os.environ, LiveHost(), reporter)
 
 
 def _status(*explanations: Explanation) -> int:
@@ -90,7 +96,7 @@ def _launchers(text: str) -> tuple[str, ...]:
 def _diff_launchers(wanted: Wanted, output_format: str, reporter: Reporter) -> int:
     if not wanted.devices:
         raise click.UsageError("Missing argument 'DEVICE...'.")
-    explanation = explain.explain(wanted, os.environ, LiveHost(), reporter)
+    explanation = _explained(wanted, output_format, reporter)
     found = [*explain.between_launchers(explanation)]
     if output_format == "json":
         print_json({**_head(explanation), "differences": [_difference(each) for each in found]})
@@ -111,8 +117,7 @@ def _diff_specs(paths: tuple[str, str], wanted: Wanted, output_format: str, repo
         if not os.path.isfile(path):
             raise CdiError(Problem(f"--diff {path}", "is neither a spec file nor a launcher", "name two of a kind"))
     old, new = (
-        explain.explain(wanted._replace(devices=(os.path.abspath(path),)), os.environ, LiveHost(), reporter)
-        for path in paths
+        _explained(wanted._replace(devices=(os.path.abspath(path),)), output_format, reporter) for path in paths
     )
     found = [*explain.between_specs(old, new)]
     if output_format == "json":

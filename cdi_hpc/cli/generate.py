@@ -15,6 +15,7 @@ from cdi_hpc import config
 from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, output_format, verbosity
 from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.cli.progress import Say, progress
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.generate.build import Generated, generate
 from cdi_hpc.generate.machine import Machine
@@ -67,7 +68,8 @@ def command(
     chosen = _chosen(known, recipes)
     if watch:
         _watch(chosen, recipes, output or "", reporter, force=force)
-    results = _generate(chosen, recipes, reporter)
+    with progress("looking for devices", wanted=output_format == "table" and reporter.level >= 0) as say:
+        results = _generate(chosen, recipes, reporter, say)
     found = [result for result in results if result.spec is not None]
     if output is not None:
         _show(store(results, output, force=force), output_format)
@@ -92,10 +94,14 @@ def _chosen(known: Mapping[str, Recipe], names: Sequence[str]) -> list[Recipe]:
     return [known[name] for name in dict.fromkeys(names)] if names else [*known.values()]
 
 
-def _generate(chosen: Sequence[Recipe], named: Sequence[str], reporter: Reporter) -> list[Generated]:
+def _generate(
+    chosen: Sequence[Recipe], named: Sequence[str], reporter: Reporter, say: Say | None = None
+) -> list[Generated]:
     machine = Machine()
     results = []
-    for recipe in chosen:
+    for number, recipe in enumerate(chosen):
+        if say is not None:
+            say(f"looking for devices: {recipe.name}", number, len(chosen))
         vendors = machine.program(recipe.unless_program) if recipe.unless_program and not named else ""
         if vendors:
             reporter.note(f"{recipe.name}: left to {vendors} (name the recipe to use it all the same)")

@@ -20,6 +20,7 @@ from cdi_hpc.cli.options import (
     visible_devices,
 )
 from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.cli.progress import progress
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image, read_image
@@ -79,7 +80,8 @@ def command(
     wanted = Wanted(launcher, devices, cdi_dirs, strict, unknown_hooks, visible=visible)
     plan = plan_devices(wanted, os.environ, host, reporter).plan
     status = PROBLEM if any(lack.fatal for lack in plan.unsupported()) else 0
-    messages, misfits, places = _in_image(plan, host, image)
+    with progress(f"looking into {image}", wanted=output_format == "table" and reporter.level >= 0):
+        messages, misfits, places = _in_image(plan, host, image)
     if any(misfit.fatal for misfit in misfits):
         status = PROBLEM
     messages = [*messages, *map(str, misfits)]

@@ -10,6 +10,7 @@ from cdi_hpc import describe
 from cdi_hpc.backend import Backend, Dressing, Keep, StagePath, Text, Word
 from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.cli.progress import progress
 from cdi_hpc.errors import assert_never
 from cdi_hpc.explain.ways import Dressed
 from cdi_hpc.launch import beforehand, inheritance
@@ -37,9 +38,12 @@ def show(
 
     """
     environ = inheritance.command_environment()
-    request = beforehand.request_for(backend, devices, image, cdi_dirs, environ)
+    wanted = output_format == "table" and reporter.level >= 0
+    with progress(f"asking {name} what it can do", wanted=wanted):
+        request = beforehand.request_for(backend, devices, image, cdi_dirs, environ)
     place = f"{user_directory(environ, os.geteuid())[0]}/image"
-    prepared = prepare(request, environ, place, reporter)
+    with progress(f"looking into {image}", wanted=wanted and "://" not in image):  # a launcher shows what it fetches
+        prepared = prepare(request, environ, place, reporter)
     ways = Dressed(prepared.dressing, request.launcher.command)
     argv = [request.launch.profile.program, *(_text(word, request) for word in prepared.dressing.words)]
 

@@ -13,6 +13,7 @@ from cdi_hpc import extract
 from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, find_runner
 from cdi_hpc.cli.options import Reporter
+from cdi_hpc.cli.progress import progress
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import open_image
@@ -107,7 +108,8 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
     real = replace(launch, image=os.path.realpath(launch.image))
     try:
         cache = user_cache(os.environ, extract.keep(os.environ))
-        key = native.compile_launch(real, cache, os.environ, reporter, since=inheritance.process_start())
+        with progress(f"preparing the launch: {launch.image}", wanted=reporter.level >= 0):
+            key = native.compile_launch(real, cache, os.environ, reporter, since=inheritance.process_start())
     except UntrustedCacheError:
         return  # the native runner has looked there, and said it
     except CacheError as error:
@@ -138,7 +140,8 @@ def _run(
 
             circumstances = hook_runs.Circumstances(host, planned.configuration, planned.defaults, reporter, Witness())
             plan = hook_runs.run_hooks(plan, hook_runs.target_in_use(opened), circumstances)
-        assembly = embedded.prepare(plan, opened.directory, host, run_options)
+        with progress(f"looking into {launch.image}", wanted=reporter.level >= 0):
+            assembly = embedded.prepare(plan, opened.directory, host, run_options)
         native.say_about(plan, assembly.messages, reporter)
         native.check_libraries(assembly, launch, reporter)
         status = embedded.run(plan, assembly, words, run_options, image=opened, telling=reporter.telling())

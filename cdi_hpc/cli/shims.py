@@ -17,6 +17,7 @@ from cdi_hpc.backend import Profile
 from cdi_hpc.cli import find_runner
 from cdi_hpc.cli.options import Reporter, output_format, verbosity
 from cdi_hpc.cli.output import print_json, print_table
+from cdi_hpc.cli.progress import progress
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.profile import PROFILES, SCRIPT_HEAD
 
@@ -76,7 +77,12 @@ def command(directory: str, launchers: tuple[str, ...], output_format: str, verb
     """
     reporter = Reporter(verbose + quiet)
     top = _directory(directory)
-    drop_ins = [_drop_in(top, name, reporter) for name in dict.fromkeys(launchers or backends.commands())]
+    names = [*dict.fromkeys(launchers or backends.commands())]
+    drop_ins = []
+    with progress("asking launchers what they can do", wanted=output_format == "table" and reporter.level >= 0) as say:
+        for number, name in enumerate(names):
+            say(f"asking {name} what it can do", number, len(names))
+            drop_ins.append(_drop_in(top, name, reporter))
     modulefiles = {f"{top}/{MODULEFILES}/{name}": text for name, text in modulefiles_for(top)}
     _refuse_foreign(top, drop_ins, modulefiles)
     runner = find_runner(os.environ)

@@ -183,7 +183,7 @@ def test_a_python_without_the_runner_beside_it_launches_by_itself(site, tmp_path
     ]
     copy = package / "copied"
     copy.mkdir()
-    subprocess.run(["cp", "-r", f"{source}/cdi_hpc", str(copy)], check=True)
+    subprocess.run(["cp", "-rL", f"{source}/cdi_hpc", str(copy)], check=True)
     environment = {**site.environment, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(copy)}
     done = start(site, program, "run", *site.argv(["cat", "/opt/lab/file"]), env=environment, cwd="/")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"from the host\n", b"")

@@ -122,3 +122,13 @@ int cache_open(const struct cache *cache, const char *key, struct plan_complaint
     snprintf(name, sizeof name, "%s.plan", key);
     return cache_open_file(cache, name, complaint);
 }
+
+void cache_discard(const struct cache *cache, const char *key)
+{
+    struct plan_complaint complaint;
+    char name[PLAN_KEY_DIGITS + sizeof ".plan"];
+    CLOSED int directory = open_directory(cache, &complaint);
+    snprintf(name, sizeof name, "%s.plan", key);
+    if (directory >= 0) /* if it can't be removed, each launch finds out again */
+        unlinkat(directory, name, 0);
+}

@@ -33,4 +33,7 @@ int cache_open(const struct cache *cache, const char *key, struct plan_complaint
 /* The same for any file there, by its name. */
 int cache_open_file(const struct cache *cache, const char *name, struct plan_complaint *complaint);
 
+/* Remove the plan with this key, if it is there: a later launch has it made anew. */
+void cache_discard(const struct cache *cache, const char *key);
+
 #endif

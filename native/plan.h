@@ -126,7 +126,8 @@ enum plan_applied {
     PLAN_APPLIED,         /* the root directory is the container's, or the tree is at the plan's `place` */
     PLAN_OVERLAY_REFUSED, /* the kernel refuses an overlay here; all mounts are the host's, as after plan_enter */
     PLAN_IMAGE_REFUSED,   /* the SquashFS file can't be mounted; the same */
-    PLAN_FAILED,          /* a step failed, anything may be half done: exit */
+    PLAN_STEP_FAILED,     /* any other step can't be done; the same */
+    PLAN_FAILED,          /* anything may be half done: exit */
 };
 
 struct plan_options {

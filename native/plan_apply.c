@@ -456,7 +456,7 @@ static enum plan_applied explain(const struct work *work, const struct plan_reco
     }
     if (record->kind != PLAN_SQUASHFS) {
         complain_of(record, error, complaint);
-        return PLAN_FAILED;
+        return record->kind == PLAN_PLACE || record->kind == PLAN_MOVE ? PLAN_FAILED : PLAN_STEP_FAILED;
     }
     bool spoke = words_of_server(&work->plan->server, &said);
     complain_of(record, spoke ? said.text : error, complaint);
@@ -524,7 +524,7 @@ static enum plan_applied apply(struct work *work, const struct plan_options *opt
         plan_complain(complaint, "/: can't be the working directory: %s", strerror(errno));
         return PLAN_FAILED;
     }
-    if ((result == PLAN_OVERLAY_REFUSED || result == PLAN_IMAGE_REFUSED) && go_back_to_host(work) < 0) {
+    if (result != PLAN_APPLIED && result != PLAN_FAILED && go_back_to_host(work) < 0) {
         plan_complain(complaint, "/: can't undo the mounts: %s", strerror(errno));
         return PLAN_FAILED;
     }

@@ -84,6 +84,17 @@ static int without_server(const struct launch *launch, const char *reason)
     return become_front(FRONT_RUN, launch->argc, launch->argv);
 }
 
+/* A step of the plan can't be done, though nothing that the plan was made from has changed. Python may find another way,
+ * or says what is wrong. */
+static int without_plan(const struct launch *launch, const char *reason)
+{
+    say_warning(launch->options.verbosity, reason);
+    cache_discard(&launch->extract.cache, launch->plan.key);
+    if (chdir(launch->cwd) < 0 && chdir("/") < 0)
+        return FAILED;
+    return become_front(FRONT_RUN, launch->argc, launch->argv);
+}
+
 /* With a fresh plan: become the command. */
 static int replay(struct launch *launch)
 {
@@ -102,6 +113,8 @@ static int replay(struct launch *launch)
         return without_server(launch, complaint.text);
     if (applied == PLAN_OVERLAY_REFUSED)
         return without_overlay(launch, complaint.text);
+    if (applied == PLAN_STEP_FAILED && getenv("CDI_HPC_COMPILED") == NULL) /* else it has just been made by Python */
+        return without_plan(launch, complaint.text);
     if (applied == PLAN_APPLIED && launch_directory(launch->options.workdir, launch->cwd, &complaint) &&
         plan_drop_privileges(true, &complaint)) {
         char **command = launch->options.command;

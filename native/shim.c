@@ -220,6 +220,12 @@ static int replay(struct shim *shim)
     case PLAN_OVERLAY_REFUSED:
     case PLAN_IMAGE_REFUSED:
         return without_us(shim);
+    case PLAN_STEP_FAILED: /* though nothing that the plan was made from has changed */
+        if (getenv("CDI_HPC_COMPILED") != NULL) /* it was made this moment: Python knows no better */
+            break;
+        say_warning(shim->verbosity, complaint.text);
+        cache_discard(&shim->extract.cache, shim->plan.key);
+        return without_us(shim);
     case PLAN_FAILED:
         break;
     }

@@ -2,8 +2,9 @@
  *
  *   ch-run [OPTION of ch-run, --device DEVICE, --cdi[=DEVICE], ...] IMAGE -- COMMAND
  *
- * It executes the launcher of that name, the next one on the PATH. Where no device is asked for, that is all. Otherwise
- * it does so from a compiled plan. What can't be decided without specs, or the launcher itself, is the Python front's.
+ * It executes the launcher of that name, the next one on the PATH. Where no device is asked for, and none is configured
+ * for such launches, that is all. Otherwise it does so from a compiled plan. What can't be decided without specs, or the
+ * launcher itself, is the Python front's.
  */
 #ifndef CDI_HPC_SHIM_H
 #define CDI_HPC_SHIM_H

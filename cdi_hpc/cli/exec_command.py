@@ -28,9 +28,10 @@ def command(**given: Any) -> int:
         cdi-hpc exec ch-run --device nvidia.com/gpu=0 IMAGE -- COMMAND
         cdi-hpc exec apptainer exec --device nvidia.com/gpu=0 IMAGE COMMAND
 
-    The launcher's options are all there; ours are listed at the end of its --help. Where no device is asked for, this
-    is the launcher and nothing else. Streams and exit status are the launcher's; 125 means that cdi-hpc failed, 127
-    that there is no such launcher. LAUNCHER is looked up on the PATH, or is a path.
+    The launcher's options are all there; ours are listed at the end of its --help. Where no device is asked for,
+    and none is configured for such launches, this is the launcher and nothing else. Streams and exit status are the
+    launcher's; 125 means that cdi-hpc failed, 127 that there is no such launcher. LAUNCHER is looked up on the PATH, or
+    is a path.
     """  # noqa: D301 - click wants the control character
     # Imported here: a shell that completes a word does not have to wait for it.
     from cdi_hpc.cli.exec import run

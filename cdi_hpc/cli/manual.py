@@ -28,7 +28,7 @@ _VARIABLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("CDI_HPC_DIRS", "Directories with specs, separated by colons; a later one wins."),
         ("NO_COLOR", "Where it is set, nothing is coloured."),
     ),
-    "exec": (("CDI_HPC_DEVICES", "Devices where no option names any, separated by commas."),),
+    "exec": (("CDI_HPC_DEVICES", "Devices where no option names any, separated by commas; or none."),),
 }
 
 #: Exit statuses, by command.

@@ -69,7 +69,8 @@ def command(directory: str, launchers: tuple[str, ...], output_format: str, verb
     """Write drop-ins for container launchers to DIR.
 
     With DIR at the front of the PATH, 'ch-run', 'apptainer' and 'singularity' take --device and --cdi. They are the
-    launchers that come next on the PATH, with all of their own options, and nothing else where no device is asked for.
+    launchers that come next on the PATH, with all of their own options, and nothing else where no device is asked for
+    and none is configured for such launches.
 
     DIR also gets 'cdi-hpc', modulefiles for Lmod and for Environment Modules, and what is known of the launchers that
     are installed here. All of it is written again if it is there; files of somebody else are not touched. Without

@@ -38,6 +38,7 @@ static int dress(struct plan *plan, struct plan_complaint *complaint)
         return fail(REFUSED, "overlay refused", complaint);
     case PLAN_IMAGE_REFUSED:
         return fail(REFUSED, "image refused", complaint);
+    case PLAN_STEP_FAILED:
     case PLAN_FAILED:
         break;
     }

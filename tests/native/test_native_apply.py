@@ -263,6 +263,28 @@ def test_a_refused_overlay_is_undone_and_the_front_does_without(when, lab, cache
     ]
 
 
+@pytest.mark.parametrize("when", ["at first", "later"])
+def test_a_step_that_fails_is_undone_and_the_front_is_asked_for_another_way(when, cache, tmp_path):
+    cache.front.write_text(WITNESS)
+    steps = {
+        "at first": [wire.Bind("/no/such", "/")],
+        "later": [HOST_ROOT, wire.Bind("/tmp", "/mnt"), wire.Bind("/no/such", "/mnt")],
+    }[when]
+    done = cache.launch(*steps, cwd=tmp_path)
+    assert done.returncode == 0
+    assert re.fullmatch(r"cdi-hpc: warning: /\w*: can't bind /no/such there: No such file or directory\n", done.stderr)
+    asked, where, mounts, *_, nested = done.stdout.splitlines()
+    assert (asked, where, nested) == ("front <run> <--runner=python> </> <--> <true>", str(tmp_path), "nested")
+    assert int(mounts) == len(Path("/proc/self/mountinfo").read_text().splitlines())
+    assert list(cache.directory.glob("*.plan")) == []
+
+
+@pytest.fixture
+def just_compiled(cache) -> None:
+    """The plan was made this moment, so nobody is asked for another one."""
+    cache.env["CDI_HPC_COMPILED"] = "key"
+
+
 def said_by_front(done) -> list[str]:
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -300,6 +322,7 @@ def every_step(place: str, source: str) -> list[wire.Record]:
 
 
 @pytest.mark.parametrize("step", every_step("/LINK", "/etc"), ids=lambda step: step.name)
+@pytest.mark.usefixtures("just_compiled")
 def test_no_step_follows_a_link_that_has_come_into_its_way(step, cache, place, tmp_path):
     outside = tmp_path / "outside"
     (outside / "x").mkdir(parents=True)
@@ -317,6 +340,7 @@ def test_no_step_follows_a_link_that_has_come_into_its_way(step, cache, place, t
     assert os.listdir(outside) == ["x"]
 
 
+@pytest.mark.usefixtures("just_compiled")
 def test_a_link_is_not_bound_upon_either(cache, place):
     (place / "link").symlink_to("/etc")
     done = cache.launch(HOST_ROOT, wire.Bind("/usr", f"{place}/link"))
@@ -325,6 +349,7 @@ def test_a_link_is_not_bound_upon_either(cache, place):
 
 
 @pytest.mark.parametrize("kind", ["file", "layer"])
+@pytest.mark.usefixtures("just_compiled")
 def test_a_link_in_the_stage_is_not_followed(kind, cache, place):
     cache.directory.mkdir(mode=0o700)
     cache.stage.mkdir(mode=0o700)
@@ -347,12 +372,14 @@ def test_a_link_in_the_stage_is_not_followed(kind, cache, place):
         (wire.Restrict("/no", ("ro",)), "/no: can't set ro: No such file or directory"),
     ],
 )
-def test_a_step_that_fails_ends_the_launch_with_one_line(step, complaint, cache):
+@pytest.mark.usefixtures("just_compiled")
+def test_a_step_of_a_plan_made_this_moment_that_fails_ends_the_launch_with_one_line(step, complaint, cache):
     done = cache.launch(HOST_ROOT, step)
     assert (done.returncode, done.stdout) == (125, "")
     assert re.fullmatch(f"cdi-hpc: error: {complaint}\n", done.stderr)
 
 
+@pytest.mark.usefixtures("just_compiled")
 def test_a_hostile_path_does_not_control_the_terminal(cache):
     done = cache.launch(HOST_ROOT, wire.Bind("/a\x1b[2J\nfake: all is well", "/mnt"))
     assert done.stderr == (

@@ -145,6 +145,7 @@ class OpenImage:
             afterwards: the launching process stays. It is in a user and mount namespace of its own by then.
         served: path of the file that is mounted there, "" if there is none.
         offset: of the root file system in that file.
+        files: what to read it by, None for its directory. What is wrong with a file is said of the file so.
 
     """
 
@@ -152,6 +153,7 @@ class OpenImage:
     attended: bool = False
     served: str = ""
     offset: int = 0
+    files: ImageFiles | None = None
 
 
 @contextlib.contextmanager
@@ -175,4 +177,4 @@ def open_image(path: str) -> Iterator[OpenImage]:
 
     with squashfs.mounted(image.path, image.offset) as directory:
         served = image.path if os.path.ismount(directory) else ""
-        yield OpenImage(directory, attended=True, served=served, offset=image.offset)
+        yield OpenImage(directory, attended=True, served=served, offset=image.offset, files=image.files)

@@ -27,6 +27,14 @@ class FileStatus(NamedTuple):
     identity: tuple[int, int]
 
 
+class DamageError(OSError):
+    """An image file is not what it says it is: ``strerror`` is about the file of the name ``filename``."""
+
+    def __init__(self, what: str, path: str) -> None:
+        """Say what does not fit, in the file at a path."""
+        super().__init__(errno.EIO, f"is damaged: {what}", path)
+
+
 class ImageFiles(Protocol):
     """Files by their path in the image: absolute, normalised, and without a link but for the last component."""
 

@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from cdi_hpc.image_files import DamageError
+
 MAGIC = b"SIF_MAGIC\0"
 MAGIC_AT = 32
 
@@ -152,4 +154,4 @@ def _text(field: bytes) -> str:
 
 
 def _damaged(path: str, what: str) -> OSError:
-    return OSError(errno.EIO, f"the SIF file is damaged: {what}", path)
+    return DamageError(what, path)

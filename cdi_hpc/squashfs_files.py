@@ -23,7 +23,7 @@ from PySquashfsImage.structure import DirEntry, DirHeader, FragmentEntry, Superb
 from PySquashfsImage.structure.inode import InodeHeader, inomap
 
 from cdi_hpc.errors import Problem
-from cdi_hpc.image_files import FileKind, FileStatus
+from cdi_hpc.image_files import DamageError, FileKind, FileStatus
 from cdi_hpc.squashfs_codecs import BadBlockError, NoCodecError, codec
 from cdi_hpc.witness import ChangedError, Witness
 
@@ -228,9 +228,7 @@ class SquashfsFiles:
                 raise self._damaged(f"{header.count} entries in a part of a directory")
             self._names_left -= header.count + 1
             if self._names_left < 0:
-                raise OSError(
-                    errno.EFBIG, f"the SquashFS image {self._path} has directories of too many names", self._path
-                )
+                raise self._damaged("directories of too many names")
             for _ in range(header.count + 1):
                 entry: Any = DirEntry.from_buffer_copy(cursor.read(_ENTRY_SIZE))
                 name = cursor.read(entry.size + 1) if entry.size < _MAX_NAME else b""
@@ -252,7 +250,7 @@ class SquashfsFiles:
     # Blocks ------------------------------------------------------------------------------------------------
 
     def _damaged(self, what: str) -> OSError:
-        return OSError(errno.EIO, f"the SquashFS image {self._path} is damaged: {what}", self._path)
+        return DamageError(what, self._path)
 
     def _bytes(self, start: int, length: int, *, whole: bool = True) -> bytes:
         """Of the file system. Fewer only at its end, and only if they need not be ``whole``."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cdi_hpc.errors import CdiError, Problem, assert_never
-from cdi_hpc.image_files import ImageFiles
+from cdi_hpc.image_files import DamageError, ImageFiles
 from cdi_hpc.loader import update_ld_cache
 from cdi_hpc.plan import (
     Action,
@@ -108,6 +108,9 @@ def assemble(
                 _place(action, assembly)
             except CdiError as error:
                 problems += (Problem(f"{action.origin}: {p.where}", p.what, p.fix) for p in error.problems)
+            except DamageError as error:  # whatever was looked for: there is one thing to say
+                what = f"{error.strerror}"
+                raise CdiError(Problem(f"image {error.filename}", what, "make or copy it again")) from None
             except OSError as error:
                 problems.append(Problem(f"{action.origin}: {error.filename}", f"{error.strerror}", _UNREADABLE))
     if problems:

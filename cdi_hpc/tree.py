@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Union
 
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.image_files import FileKind, HostFiles, ImageFiles
+from cdi_hpc.image_files import DamageError, FileKind, HostFiles, ImageFiles
 from cdi_hpc.witness import Witness
 
 EntryKind = FileKind
@@ -342,6 +342,8 @@ class ContainerTree:
             status = files.lstat(path) if files is not None else None
         except PermissionError:
             raise _problem(on_host, "permission denied: a directory on the way can't be searched") from None
+        except DamageError:
+            raise
         except OSError as error:
             raise _problem(on_host, error.strerror or os.strerror(errno.EIO)) from None
         return None if status is None else Entry(status.kind, on_host, None, status.identity)

@@ -141,7 +141,7 @@ def _run(
             circumstances = hook_runs.Circumstances(host, planned.configuration, planned.defaults, reporter, Witness())
             plan = hook_runs.run_hooks(plan, hook_runs.target_in_use(opened), circumstances)
         with progress(f"looking into {launch.image}", wanted=reporter.level >= 0):
-            assembly = embedded.prepare(plan, opened.directory, host, run_options)
+            assembly = embedded.prepare(plan, opened.directory, host, run_options, files=opened.files)
         native.say_about(plan, assembly.messages, reporter)
         native.check_libraries(assembly, launch, reporter)
         status = embedded.run(plan, assembly, words, run_options, image=opened, telling=reporter.telling())

@@ -136,8 +136,11 @@ def _wait_until_mounted(server: subprocess.Popen[bytes], name: str, path: str, p
     deadline = time.monotonic() + _PATIENCE
     pause = 0.0005
     while time.monotonic() < deadline:
-        if os.stat(place).st_dev != before:
-            return
+        try:
+            if os.stat(place).st_dev != before:
+                return
+        except OSError as error:  # it is mounted, and has no root directory
+            raise CdiError(Problem(f"image {path}", f"is damaged: {error.strerror}", "make or copy it again")) from None
         if server.poll() is not None:
             said_in.seek(0)
             said = said_in.read().decode("utf-8", "replace").strip()

@@ -47,6 +47,16 @@ def test_what_the_spec_demands_and_cannot_be_is_named(through, spec, recorded, e
     assert request.directories[0] in line, "where it was written"
 
 
+def test_a_damaged_image_is_named_once_by_the_users_own_name(launcher, small, lab, recorded, tmp_path):
+    content = bytearray(lab.image("musl").with_name("musl.sqfs").read_bytes())
+    # The tables behind the files' content: inodes, directories, fragments.
+    content[len(content) // 2 : -200] = bytes(byte ^ 0x5A for byte in content[len(content) // 2 : -200])
+    image = tmp_path / "damaged.sqfs"
+    image.write_bytes(content)
+    line = only(refused(launcher.argv(small, TELLING, image=image), recorded))
+    assert f"{image}: is damaged: " in line
+
+
 def test_everything_that_is_missing_is_reported_at_once(launcher, spec, recorded):
     missing = ["/no/such/a", "/no/such/b", "/no/such/c"]
     mounts = [{"hostPath": path, "containerPath": path} for path in missing]

@@ -98,7 +98,7 @@ def test_a_table_that_can_not_be_is_damage(sif, offset, field, value, what):
     data = bytearray(file.read_bytes())
     struct.pack_into(field, data, offset, value)
     file.write_bytes(data)
-    with pytest.raises(CdiError, match=f"the SIF file is damaged: .*{re.escape(what)}"):
+    with pytest.raises(CdiError, match=f"is damaged: .*{re.escape(what)}"):
         read_image(str(file))
 
 

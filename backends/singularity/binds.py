@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Union
 
 from cdi_hpc.backend import StagePath, Text, Word
@@ -17,6 +18,10 @@ _BIND_SPECIAL = re.compile(r"[,:\\]")
 
 #: What makes a field of ``--mount`` need quotes (Go's encoding/csv). It reads ``\r\n`` as ``\n``, quoted or not.
 _CSV_SPECIAL = re.compile(r"[\",\n]|^\s")
+
+
+#: Bytes of one variable, its end included, that execve(2) takes (MAX_ARG_STRLEN).
+_LONGEST_STRING = 32 * 4096
 
 
 class Staged(str):
@@ -68,6 +73,20 @@ def _field(text: str) -> str:
         return text
     doubled = text.replace('"', '""')
     return f'"{doubled}"'
+
+
+def refuse_too_many(settings: Settings, targets: Iterable[str]) -> None:
+    """Refuse binds that the launcher can't tell the command of: it would stop when the container is there (CdiError).
+
+    It lists their places, the user's own among them, in the container's ``APPTAINER_BIND`` and ``SINGULARITY_BIND``.
+    """
+    places = [*(target for _, target, _ in user_targets(settings)), *targets]
+    longest = max(len(prefix) for prefix in settings.prefixes) + len("_BIND=")
+    needed = longest + len(os.fsencode(",".join(places))) + 1
+    if needed > _LONGEST_STRING:
+        what = f"{settings.name} lists {len(places)} binds in one variable of {needed} bytes, and the kernel takes"
+        fix = "ask for fewer devices, or use 'cdi-hpc run'"
+        raise CdiError(Problem("mounts", f"{what} {_LONGEST_STRING}", fix))
 
 
 def user_targets(settings: Settings) -> Iterator[tuple[str, str, bool]]:

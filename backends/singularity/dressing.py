@@ -23,7 +23,7 @@ from cdi_hpc.backends.singularity import (
     serving,
     surroundings,
 )
-from cdi_hpc.backends.singularity.binds import Source, Staged, bind_words
+from cdi_hpc.backends.singularity.binds import Source, Staged, bind_words, refuse_too_many
 from cdi_hpc.backends.singularity.settings import Configuration, Settings, read_configuration
 from cdi_hpc.compose import making
 from cdi_hpc.errors import CdiError, Problem, assert_never
@@ -95,6 +95,7 @@ class _Dresser:
     variables: list[Variable]
     lacks: list[Unsupported]
     words: list[Word] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
     stage: list[StageEntry] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     assembly: Assembly | None = None
@@ -105,8 +106,12 @@ class _Dresser:
         self.own = own_mounts.OwnMounts(self.located.place)
         self.namespaces = self._namespaces()
         served = (
-            serving.serve(self.settings, self.located, self.own, self.witness) if self.namespaces == "yes" else None
+            serving.serve(self.settings, self.located, self.own, self.host, self.witness)
+            if self.namespaces == "yes"
+            else None
         )
+        if served:
+            self._tell_of_image(served.known_as)
         in_dev = [action for action in self.plan.actions if devices.is_in_dev(action)]
         self._dev(in_dev)
         rest = [action for action in self.plan.actions if not devices.is_in_dev(action)]
@@ -115,6 +120,10 @@ class _Dresser:
         else:
             self._into_image(rest)
         self._refuse_fatal()
+        refuse_too_many(self.settings, self.targets)
+        if self.own.steps and self._is_setuid_of_a_user():
+            # In a user namespace nobody is root, so its set-user-ID program would be none, and it would stop.
+            self._without_setuid()
         return Dressing(
             words=_command_line(self.settings.invocation, self.words, served.image if served else _image(self.located)),
             variables=tuple(self.variables),
@@ -129,6 +138,13 @@ class _Dresser:
             messages=tuple(self.messages),
             assembly=self.assembly,
         )
+
+    def _tell_of_image(self, path: str) -> None:
+        """Have ``$APPTAINER_CONTAINER`` name the user's file, not the directory where we mount it."""
+        told = (SetEnv(f"{prefix}_CONTAINER", path, surroundings.ORIGIN) for prefix in self.settings.prefixes)
+        variables, lacks = environment.variables(self.settings, told)
+        self.variables += variables
+        self.lacks += lacks
 
     def _namespaces(self) -> devices.Namespaces:
         """What a namespace of ours costs a set-user-ID launcher is its privilege: only where nothing else does.
@@ -166,7 +182,7 @@ class _Dresser:
             for path in map(devices.place_of, known):
                 if path in devices.IN_MINIMAL:
                     continue
-                self.words += bind_words(self.settings, path, path, read_only=False)
+                self._bind(path, path, read_only=False)
 
     # An image that can be read ------------------------------------------------------------------------------------
 
@@ -204,11 +220,18 @@ class _Dresser:
         if settings.configuration.says("enable overlay") == "no":
             what = "'enable overlay = no': what the image lacks can't be laid over it"
             raise CdiError(Problem(where, what, "ask the administrator"))
-        if settings.is_setuid and os.geteuid() != 0 and settings.capability("overlay-driver") == "no":
+        if self._is_setuid_of_a_user() and settings.capability("overlay-driver") == "no":
             if self.namespaces == "no":
                 what = f"a set-user-ID {settings.name} takes no directory as an overlay without fuse-overlayfs"
                 raise CdiError(Problem(where, what, "ask for fuse-overlayfs, or for user namespaces"))
             # Slower for a SIF, which is then mounted by squashfuse, but it has the whole view.
+            self._without_setuid()
+
+    def _is_setuid_of_a_user(self) -> bool:
+        return self.settings.is_setuid and os.geteuid() != 0
+
+    def _without_setuid(self) -> None:
+        if Text("--userns") not in self.words:
             self.words.append(Text("--userns"))
 
     def _user_overlays(self) -> list[Word]:
@@ -280,6 +303,7 @@ class _Dresser:
         if isinstance(source, Staged):
             self._refuse_stage_path()
         self.words += bind_words(self.settings, source, target, read_only=read_only)
+        self.targets.append(target)
 
     def _bind_host(self, assembly: Assembly, number: int, action: Bind, target: str) -> None:
         if action.kind == "device":

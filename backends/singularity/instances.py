@@ -43,9 +43,21 @@ def _recorded(settings: Settings, image: str, witness: Witness) -> frozenset[str
     try:
         with open_regular(f"/proc/{pid}/root{RECORD}") as stream:
             text = stream.read(_LIMIT).decode("utf-8", "surrogateescape")
+    except PermissionError:  # a set-user-ID installation has made the container as root
+        text = _said_inside(settings, image)
     except OSError:
         return frozenset()
     return frozenset(text.splitlines())
+
+
+def _said_inside(settings: Settings, image: str) -> str:
+    """The record as a process in the container reads it, by the shell that the launcher needs there anyway."""
+    read = f'while IFS= read -r line; do echo "$line"; done <{RECORD}'
+    command = [settings.profile.program, "-q", "exec", image, "/bin/sh", "-c", read]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=dict(settings.environ)
+    )
+    return done.stdout[:_LIMIT].decode("utf-8", "surrogateescape")
 
 
 def _pid(settings: Settings, name: str) -> int:

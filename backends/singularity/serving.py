@@ -13,8 +13,10 @@ import re
 from dataclasses import dataclass
 
 from cdi_hpc.backend import Located
+from cdi_hpc.backends.singularity import surroundings
 from cdi_hpc.backends.singularity.own_mounts import OwnMounts
 from cdi_hpc.backends.singularity.settings import Settings
+from cdi_hpc.host import Host
 from cdi_hpc.image_files import open_regular
 from cdi_hpc.launch import squashfs
 from cdi_hpc.witness import Witness
@@ -37,6 +39,7 @@ class Served:
         offset: where in the file its SquashFS begins.
         image: the launcher's image argument: the directory where it is mounted, by the file's own name.
         is_owned: its files are the user's, whatever the image says, as the launcher has them.
+        known_as: what the launcher would tell the container of where its image is.
 
     """
 
@@ -44,9 +47,10 @@ class Served:
     offset: int
     image: str
     is_owned: bool
+    known_as: str
 
 
-def serve(settings: Settings, located: Located, own: OwnMounts, witness: Witness) -> Served | None:
+def serve(settings: Settings, located: Located, own: OwnMounts, host: Host, witness: Witness) -> Served | None:
     """Mount an image with the other mounts of our own; None if that has to be left to the launcher.
 
     Returns:
@@ -56,8 +60,17 @@ def serve(settings: Settings, located: Located, own: OwnMounts, witness: Witness
     server = squashfs.server()
     if server is None or located.path is None or located.offset is None or not _may_be(settings, located, witness):
         return None
-    name = own.show(located.place, posixpath.basename(located.path))
-    return Served(located.path, located.offset, own.on_host(name), squashfs.shows_owner(server))
+    known_as = _known_as(settings, located, host)
+    name = own.show(located.place, posixpath.basename(known_as))
+    return Served(located.path, located.offset, own.on_host(name), squashfs.shows_owner(server), known_as)
+
+
+def _known_as(settings: Settings, located: Located, host: Host) -> str:
+    """Path of the file as the launcher has it: absolute, with its links (Go's filepath.Abs)."""
+    if located.kind == "reference":
+        return located.path or ""
+    image = settings.invocation.image
+    return posixpath.normpath(posixpath.join(surroundings.current_directory(settings, host), image))
 
 
 def _may_be(settings: Settings, located: Located, witness: Witness) -> bool:

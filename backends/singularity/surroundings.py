@@ -54,19 +54,27 @@ def is_working_directory(action: object) -> bool:
 
 
 def working_directory(settings: Settings, host: Host) -> Iterator[Bind]:
-    """The launcher's bind of the working directory, under the name that the shell has for it (Go's os.Getwd)."""
+    """The launcher's bind of the working directory."""
     if settings.is_contained or "cwd" in settings.without:
         return
-    try:
-        real = os.getcwd()
-    except OSError:
-        return  # it was removed
-    named = settings.environ.get("PWD", "")
-    path = named if named.startswith("/") and _leads_to(named, real, host) else real
+    path = current_directory(settings, host)
+    if not path:
+        return
+    real = os.path.realpath(path)
     if {path, real} & _NEVER or path.startswith(_NEVER_BELOW) or real.startswith(_NEVER_BELOW):
         return
     for bind in _bind(path, path, host):
         yield replace(bind, origin=_WORKING_DIRECTORY)
+
+
+def current_directory(settings: Settings, host: Host) -> str:
+    """By the name that the shell has for it, if that leads there (Go's os.Getwd); "" if it was removed."""
+    try:
+        real = os.getcwd()
+    except OSError:
+        return ""
+    named = settings.environ.get("PWD", "")
+    return named if named.startswith("/") and _leads_to(named, real, host) else real
 
 
 def _leads_to(path: str, real: str, host: Host) -> bool:

@@ -170,6 +170,8 @@ def test_a_renamed_node_takes_a_setuid_installation_into_a_namespace_of_ours(ima
     dressing = dressed(image, profile_of(configuration, setuid="yes"), [RENAMED])
     assert [target for _, target in dressing.moves] == ["/dev/null"]
     assert dressing.place == PLACE
+    # There the program that would be root's is nobody's, and it stops.
+    assert texts(dressing) == ["--userns"]
 
 
 def test_a_renamed_node_is_refused_where_there_are_no_namespaces(image, configuration, namespaces):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run.launchers import our_words
+from run.launchers import Request, our_words
 
 from cdi_hpc import profile as profiles
 from cdi_hpc.backends.singularity import probe
@@ -408,3 +408,59 @@ def test_what_an_installation_can_do_is_asked_again_when_a_file_comes_that_decid
     assert profiles.load(str(tmp_path / "kept")) == asked
     (tmp_path / "fuse-overlayfs").touch(0o755)
     assert profiles.load(str(tmp_path / "kept")) is None
+
+
+# What is told of the image --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["{}", "./link.sif", "folder/../link.sif", "{}/folder/a \"$'`\\ link"])
+def test_the_container_is_told_of_its_image_as_by_the_launcher_alone(
+    apptainer, bare, small, tmp_path, monkeypatch, name
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.sif").symlink_to(bare.image)
+    (tmp_path / "folder" / "a \"$'`\\ link").symlink_to("../link.sif")
+    (tmp_path / "here").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", f"{tmp_path}/here")
+    image = bare.image if name == "{}" else name.format(tmp_path)
+    ask = shell("env | grep -E '^(APPTAINER|SINGULARITY)_(CONTAINER|NAME)=' | sort")
+    told = bare.said(None, [], ask, image=image)
+    assert told.count("\n") == 4
+    assert apptainer.said(small, [], ask, image=image) == told
+    assert apptainer.said(small, ["--env", "APPTAINER_CONTAINER=mine"], ask, image=image).startswith(
+        "APPTAINER_CONTAINER=mine\n"
+    )
+
+
+# Many binds -----------------------------------------------------------------------------------------------------------
+
+
+def test_as_many_binds_as_the_launcher_can_list_work_and_one_byte_more_is_refused(apptainer, bare, spec, source):
+    """The launcher names them in a variable, and the kernel takes 128 KiB."""
+    limit, count = 32 * 4096 - len("SINGULARITY_BIND=") - 1, 160
+
+    def request(total: int) -> tuple[Request, list[str]]:
+        length = (total - count + 1) // count
+        places = [f"/opt/{number:03d}" + ("/" + "d" * 199) * (length // 200 - 1) + "/" for number in range(count)]
+        places = [place + "x" * (length - len(place)) for place in places]
+        places[0] += "x" * (total - len(",".join(places)))
+        mounts = [{"hostPath": f"{source}/file", "containerPath": place, "options": ["ro"]} for place in places]
+        return spec({"mounts": mounts}), places
+
+    seen = ["sh", "-c", "grep -c ' /opt/' /proc/self/mountinfo"]
+    fits, _ = request(limit)
+    assert apptainer.said(fits, [], seen) == f"{count}\n"
+    too_long, places = request(limit + 1)
+    words = [word for place in places for word in ("--bind", f"{source}/file:{place}:ro")]
+    assert b"argument list too long" in bare.run(None, words, ["true"]).stderr
+    refused = apptainer.run(too_long, [], ["true"])
+    assert (refused.returncode, refused.stdout) == (125, b"")
+    (line,) = refused.stderr.decode().splitlines()
+    assert line.startswith("cdi-hpc: error: mounts: apptainer lists 160 binds in one variable of 131073 bytes, ")
+
+
+def test_two_thousand_binds_work(apptainer, spec, source):
+    mounts = [{"hostPath": f"{source}/file", "containerPath": f"/opt/lab/{n}", "options": ["ro"]} for n in range(2000)]
+    seen = ["sh", "-c", "grep -c ' /opt/lab/' /proc/self/mountinfo"]
+    assert apptainer.said(spec({"mounts": mounts}), [], seen) == "2000\n"

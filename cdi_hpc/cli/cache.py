@@ -48,9 +48,13 @@ def list_plans(system: bool, output_format: str) -> None:
 @command.command("clean")
 @click.option("--all", "everything", is_flag=True, help="Every plan, and stages that running containers may still use.")
 @system_option
-def clean(everything: bool, system: bool) -> None:
+@output_format
+def clean(everything: bool, system: bool, output_format: str) -> None:
     """Remove what was left by interrupted compilations, old stages, and plans beyond the cache's bounds."""
     cache = own_cache(system=system)
     configuration = load_configuration(os.environ, everybody=system)
     removed = cache.collect(configuration.cache, everything=everything)
-    click.echo(f"removed {removed} from {cache.directory}")
+    if output_format == "json":
+        print_json({"directory": cache.directory, "removed": removed})
+    else:
+        click.echo(f"removed {removed} from {cache.directory}")

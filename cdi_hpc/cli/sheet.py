@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from cdi_hpc.cli.output import console, is_fitted
 from cdi_hpc.errors import printable
 
 
@@ -52,7 +53,7 @@ class Sheet:
         """Write it; fitted to a terminal's width where the stream is one."""
         if markdown:
             stream.write("".join(f"{line}\n" for line in self._markdown()))
-        elif stream.isatty():
+        elif is_fitted(stream):
             self._show_fitted(stream)
         else:
             stream.write("".join(f"{line}\n" for line in self._plain()))
@@ -108,22 +109,21 @@ class Sheet:
     # For a terminal -------------------------------------------------------------------------------------------------
 
     def _show_fitted(self, stream: TextIO) -> None:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        console = Console(file=stream, highlight=False)
+        shown = console(stream)
         if not self.rows:
-            console.print(Text(self.empty))
+            shown.print(Text(self.empty))
         else:
             table = Table(box=None, pad_edge=False, header_style="bold")
             for column in self.columns:
                 table.add_column(column, overflow="fold")
             for cells, texts in zip(self.rows, self._texts()):
                 table.add_row(*(Text(text, style=cell.style) for cell, text in zip(cells, texts)))
-            console.print(table)
+            shown.print(table)
         for line in self._plain_notes():
-            console.print(Text(line))
+            shown.print(Text(line))
 
 
 #: What Markdown (CommonMark, and GitHub's tables) would take for its own.

@@ -21,12 +21,14 @@ _SHOW = "printf '<%s>'"
 class Terminal:
     """A program with a terminal."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], columns: int = 1000) -> None:
         self.pid, self.fd = pty.fork()
+        # Rows and columns (ioctl_tty(2)): by default, no line is folded.
+        size = struct.pack("4H", 50, columns, 0, 0)
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, size)
             os.execvpe(argv[0], argv, {**os.environ, **env})
-        # Rows and columns (ioctl_tty(2)): no line is folded.
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", 50, 1000, 0, 0))
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, size)
 
     def end(self) -> None:
         """Kill it."""

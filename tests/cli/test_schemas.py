@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 
 import cdi_hpc.cli
+from cdi_hpc.cli.commands import cdi_hpc as program
 
 SCHEMAS = Path(cdi_hpc.cli.__file__).parent / "schemas"
 PROJECT = Path(__file__).parents[2]
@@ -35,6 +37,7 @@ OUTPUTS: Mapping[str, list[list[str]]] = {
     "doctor": [["doctor"], ["doctor", "--slurm", "nvidia.com/gpu=0"]],
     "generate-list": [["generate", "--list"]],
     "generate-output": [["generate", "--output", "specs", "kvm", "fuse"]],
+    "cache-clean": [["cache", "clean"]],
     "cache-list": [["cache", "list"]],
     "config-check": [["config", "check"], ["config", "check", str(PROJECT / "packaging/config.yaml"), "/etc/hostname"]],
     "config-show": [["config", "show", "--all"]],
@@ -75,3 +78,80 @@ def test_a_schema_is_one_and_its_command_is_tested(path: Path):
     jsonschema.Draft7Validator.check_schema(schema)
     assert path.stem in OUTPUTS
     assert schema["title"].startswith("cdi-hpc ")
+
+
+#: Commands whose output is for one purpose, and which.
+WITHOUT_JSON = {
+    "cache": "a group",
+    "compile": "a path on each line",
+    "completion": "a script for a shell",
+    "config": "a group",
+    "config schema": "JSON it is",
+    "exec": "the launcher's own",
+    "lock": "JSON it is, held to lock.schema.json",
+    "run": "the command's own",
+    "script": "a script",
+}
+
+
+def leaves(command: click.Command, name: str = "") -> dict[str, click.Command]:
+    found = {name: command} if name else {}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for below in command.list_commands(context):
+            each = command.get_command(context, below)
+            assert each is not None
+            found.update(leaves(each, f"{name} {below}".strip()))
+    return found
+
+
+COMMANDS = leaves(program)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_speaks_json_and_has_a_schema_or_there_is_a_reason(name: str):
+    formats = [option.type for option in COMMANDS[name].params if "--format" in option.opts]
+    if name in WITHOUT_JSON:
+        assert formats == []
+        return
+    (choice,) = formats
+    assert isinstance(choice, click.Choice)
+    assert "json" in choice.choices
+    assert any(words[: len(name.split())] == name.split() for _, words in CASES)
+
+
+def test_specs_that_are_printed_are_those_of_the_cdi_schema(lab):
+    done = lab.run(["cdi-hpc", "generate", "fuse", "kvm", "--format", "json"])
+    schema = json.loads((Path(cdi_hpc.cli.__file__).parent.parent / "schema.json").read_text("utf-8"))
+    specs = json.loads(done.stdout)
+    assert specs
+    for spec in specs:
+        jsonschema.validate(spec, schema)
+
+
+BROKEN = (
+    "cdiVersion: 0.5.0\nkind: lab.example/broken\nunknown: field\ndevices: [{name: a, containerEdits: {env: [A]}}]\n"
+)
+
+
+@pytest.mark.parametrize("words", [["-v"], []])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["validate", "specs"],
+        ["resolve", "nvidia.com/gpu=0"],
+        ["plan", "nvidia.com/gpu=0", "--image", "/"],
+        ["explain", "nvidia.com/gpu=0", "--for", "embedded"],
+        ["generate", "--output", "made", "fuse", "infiniband"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_standard_output_is_the_document_alone(command: list[str], words: list[str], tmp_path: Path, lab):
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs/broken.yaml").write_text(BROKEN)
+    (tmp_path / "specs/good.yaml").write_text(Path("/etc/cdi/nvidia.yaml").read_text())
+    env = {"CDI_HPC_DIRS": "specs", "FORCE_COLOR": "1"}
+    done = lab.run(["cdi-hpc", *command, *words, "--format", "json"], cwd=tmp_path, env=env)
+    json.loads(done.stdout)
+    assert all(line.startswith("cdi-hpc: ") for line in done.stderr.splitlines())

@@ -28,15 +28,19 @@ def console(stream: TextIO) -> Console:
     """Rich's view of a stream that :func:`is_fitted`. It heeds NO_COLOR (no-color.org), TERM and COLUMNS."""
     from rich.console import Console
 
-    return Console(file=stream, highlight=False, width=None if os.environ.get("COLUMNS") else _width(stream))
+    width = None if os.environ.get("COLUMNS") else _width(stream)
+    # It takes every dumb terminal for one of 80 columns, unless it is told both.
+    return Console(file=stream, highlight=False, width=width, height=None if width is None else _ANY_HEIGHT)
 
+
+_ANY_HEIGHT = 25
 
 #: Behind FORCE_COLOR is a log, which has no width.
 _LOG_WIDTH = 200
 
 
 def _width(stream: TextIO) -> int | None:
-    """Columns; None where a terminal does not know. Rich takes every dumb terminal for one of 80."""
+    """Columns; None where a terminal does not know."""
     if not stream.isatty():
         return _LOG_WIDTH
     return os.get_terminal_size(stream.fileno()).columns or None

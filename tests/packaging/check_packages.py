@@ -123,6 +123,42 @@ def test_the_plugin_is_installed_with_the_release_of_slurm_only_that_it_was_buil
     assert [int(part) for part in high.split(".")] == [int(low.split(".")[0]), int(low.split(".")[1]) + 1]
 
 
+@pytest.mark.parametrize("machine", ["trixie-host", "sid-host"], indirect=True)
+def test_the_package_of_an_older_debian_works_on_a_newer_one(machine):
+    machine.run("dpkg", "--install", deb("bookworm", "cdi-hpc"), root=True)
+    use_as_ordinary_user(machine)
+    # The lab's trees leave out pages of every package.
+    left_out = re.compile(r"missing +/usr/share/(doc|man)/")
+    changed = machine.run("dpkg", "--verify", "cdi-hpc", root=True).splitlines()
+    assert [line for line in changed if not left_out.match(line)] == []
+
+
+@pytest.mark.parametrize("machine", ["sid-builder"], indirect=True)
+def test_lintian_systemd_and_udev_have_nothing_to_say(machine):
+    files = [*(PACKAGES / "sid").glob("*.deb"), *(PACKAGES / "sid").glob("*.dsc")]
+    assert len(files) == 3
+    assert machine.run("lintian", "--fail-on", "error,warning", "--display-level", ">=warning", *files) == ""
+    machine.run("dpkg", "--force-depends", "--install", deb("sid", "cdi-hpc"), root=True)
+    units = machine.run("sh", "-c", "echo /usr/lib/systemd/system/cdi-hpc-*").split()
+    assert len(units) == 4
+    assert machine.run("systemd-analyze", "verify", "--man=no", *units, root=True) == ""
+    machine.run("udevadm", "verify", "/usr/share/cdi-hpc/udev/60-cdi-hpc.rules")
+    assert machine.run("systemd-tmpfiles", "--create", "--root=/", "cdi-hpc.conf", root=True) == ""
+
+
+def test_the_wheel_and_the_source_distribution_are_installed_by_pip_and_run(lab, tmp_path):
+    for made in sorted((PACKAGES / "python").iterdir()):
+        prefix = tmp_path / made.suffix
+        pip = ("python", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation")
+        done = lab.run([*pip, "--ignore-installed", "--prefix", prefix, made])
+        assert done.returncode == 0, done.stderr
+        (modules,) = prefix.glob("lib/python3*/site-packages")
+        command = ["env", f"PYTHONPATH={modules}", prefix / "bin/cdi-hpc"]
+        assert lab.run([*command, "--version"]).stdout == f"cdi-hpc, version {cdi_hpc.__version__}\n"
+        assert lab.run([*command, "run", *GPU, lab.image("debian-root"), "nvidia-smi"]).stdout == SMI
+        assert f"{prefix}/bin/cdi-hpc-run" in lab.run([*command, "doctor"]).stdout
+
+
 def test_apt_installs_the_package_and_what_it_needs_on_a_fresh_debian_and_a_newcomer_can_begin(newcomer):
     newcomer.run("sh", "-c", "command -v python3", fails=True)
     newcomer.run(*APT, "install", deb("bookworm", "cdi-hpc"), root=True)

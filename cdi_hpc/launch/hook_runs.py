@@ -11,30 +11,33 @@ layer but one has every directory of the image once more, as the user's own.
 Who is who: *we* fork a *keeper*, which enters the namespaces, makes the tree and waits; it forks an *init*, the first
 process of a PID namespace, and that the *hook*. When the hook has ended or is out of time, so is the init, and the
 kernel ends whatever the hook left behind.
+
+An image may have a link where a hook expects a directory, and lead it out of the container. So everything else that a
+hook sees is read-only: the host's files, and what is mounted in the container.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import posixpath
 import resource
+import secrets
 import select
-import shutil
 import signal
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Callable, NamedTuple, NoReturn
 
 from cdi_hpc import hook_results, planning, running_hooks, trusted_program
 from cdi_hpc.backend import Located
 from cdi_hpc.compose import Composition, compose
 from cdi_hpc.config import Configuration, LauncherDefaults
-from cdi_hpc.errors import CdiError, Problem, printable
+from cdi_hpc.errors import CdiError, printable
 from cdi_hpc.hook_results import NotKeptError, Written
 from cdi_hpc.host import Host, mount_flags
 from cdi_hpc.image import OpenImage
@@ -62,11 +65,11 @@ _ROOM = "64m"
 _OUTPUT = 4096
 _LINES = 20
 
-#: Where bundles are made. Sticky directories, which are no part of what a plan depends on.
-_BUNDLE_PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - mkdtemp(3)
+#: Of the host and of the container: tmpfs of the hook's own, which are thrown away.
+_SCRATCH = "/tmp"  # noqa: S108 - nothing of anybody else's is there
 
-#: Of the container: a tmpfs of the hook's own, which is thrown away.
-_SCRATCH = "/tmp"  # noqa: S108 - a path in containers
+#: The container's root in the bundle.
+_ROOT = "rootfs"
 
 _PAUSE = 0.05
 _CANT_EXECUTE = 126
@@ -191,8 +194,8 @@ def _run(hook: RunHook, plan: Plan, target: Target, circumstances: Circumstances
         raise _FailedError(f"not run: {complaint}")
     assembly = _assembled(plan, target, circumstances.host)
     steps = _steps(assembly, target)
-    with _bundle(plan) as bundle:
-        answer = _kept(hook, _Work(target, bundle, steps))
+    work = _Work(target, _variables(plan), steps)
+    answer = _in_child(lambda: _keep(hook, work))
     for line in answer.said.splitlines()[-_LINES:]:
         circumstances.report.note(f"{hook.path}: {printable(line)}")
     if answer.failure:
@@ -265,34 +268,28 @@ def _steps(assembly: Assembly, target: Target) -> tuple[Step, ...]:
 # The bundle -------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _bundle(plan: Plan) -> Iterator[str]:
-    """A directory with a config.json and an empty directory for the root (runtime-spec, bundle.md)."""
-    directory = _made_directory()
-    try:
-        root = f"{directory}/rootfs"
-        os.mkdir(root, 0o755)
-        with open(f"{directory}/config.json", "x", encoding="utf-8", errors="surrogateescape") as stream:
-            json.dump(_config(root, plan), stream)
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+def _made_bundle(scratch: str) -> str:
+    """A directory for a config.json and the root (runtime-spec, bundle.md), on a tmpfs over a directory of the host.
+
+    It is made as the workspace sees the host, and its path is the host's own.
+    """
+    place = runner.HOST_PREFIX + scratch
+    kernel.mount("cdi-hpc", place, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777")
+    name = f"cdi-hpc-hook-{secrets.token_hex(4)}"
+    os.makedirs(f"{place}/{name}/{_ROOT}", 0o755)
+    return f"{scratch}/{name}"
 
 
-def _made_directory() -> str:
-    for place in _BUNDLE_PLACES:
-        with contextlib.suppress(OSError):
-            return os.path.realpath(tempfile.mkdtemp(prefix="cdi-hpc-hook-", dir=place))
-    raise CdiError(Problem(_BUNDLE_PLACES[0], "a hook's bundle can't be made there", "make room in it"))
+def _variables(plan: Plan) -> tuple[str, ...]:
+    return tuple(f"{action.name}={action.value}" for action in plan.actions if isinstance(action, SetEnv))
 
 
-def _config(root: str, plan: Plan) -> Mapping[str, Any]:
-    env = [f"{action.name}={action.value}" for action in plan.actions if isinstance(action, SetEnv)]
+def _config(bundle: str, variables: Sequence[str]) -> Mapping[str, Any]:
     user = {"uid": os.geteuid(), "gid": os.getegid()}
     return {
         "ociVersion": _OCI_VERSION,
-        "root": {"path": root, "readonly": False},
-        "process": {"terminal": False, "user": user, "args": ["sh"], "env": env, "cwd": "/"},
+        "root": {"path": f"{bundle}/{_ROOT}", "readonly": False},
+        "process": {"terminal": False, "user": user, "args": ["sh"], "env": [*variables], "cwd": "/"},
         "mounts": [],
         "linux": {},
     }
@@ -317,7 +314,7 @@ def _state(bundle: str) -> bytes:
 @dataclass(frozen=True)
 class _Work:
     target: Target
-    bundle: str
+    variables: tuple[str, ...]
     steps: tuple[Step, ...]
 
 
@@ -329,43 +326,42 @@ class _Answer(NamedTuple):
     written: tuple[Written, ...] = ()
 
 
-def _kept(hook: RunHook, work: _Work) -> _Answer:
-    """Have a keeper run a hook."""
+def _in_child(answer: Callable[[], _Answer]) -> _Answer:
+    """Have a child process find an answer. It ends with us."""
     reading, writing = os.pipe()
-    keeper = os.fork()
-    if keeper == 0:
+    child = os.fork()
+    if child == 0:
         os.close(reading)
-        _keep(hook, work, writing)
+        _answer_and_leave(answer, writing)
     os.close(writing)
     try:
         with open(reading, "rb") as stream:
-            data = stream.read()
+            return _decoded(stream.read())
     except BaseException:
-        os.kill(keeper, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
         raise
     finally:
-        os.waitpid(keeper, 0)
-    return _decoded(data)
+        with contextlib.suppress(ChildProcessError):  # where our caller ignores SIGCHLD, nobody is left to wait for
+            os.waitpid(child, 0)
 
 
-def _keep(hook: RunHook, work: _Work, writing: int) -> NoReturn:
-    """The keeper's whole life."""
+def _answer_and_leave(answer: Callable[[], _Answer], writing: int) -> NoReturn:
     try:
-        # The terminal's ^C is ours to answer, and if we are killed nobody waits for the hook any more.
+        # The terminal's ^C is for the first of us to answer, and if he is killed nobody waits for the hook any more.
         os.setsid()
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        answer = _answer(hook, work)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        data = _encoded(_caught(answer))
         with open(writing, "wb") as stream:
-            stream.write(_encoded(answer))
+            stream.write(data)
     finally:
         # Whatever happened, the parent goes on, not this copy of it.
         os._exit(0)
 
 
-def _answer(hook: RunHook, work: _Work) -> _Answer:
+def _caught(answer: Callable[[], _Answer]) -> _Answer:
     try:
-        with _image(work.target):
-            return _in_namespaces(hook, work)
+        return answer()
     except runner.OverlayRefusedError as refused:
         what = f"the kernel refuses an overlay that can be written to ({refused.error.strerror}), which hooks need"
         return _Answer(f"was not run: {what}")
@@ -375,24 +371,30 @@ def _answer(hook: RunHook, work: _Work) -> _Answer:
         return _Answer(f"was not run: {error.filename or 'system'}: {error.strerror}")
 
 
-@contextlib.contextmanager
-def _image(target: Target) -> Iterator[None]:
-    """Enter the namespaces, and have the image there as a directory."""
+def _keep(hook: RunHook, work: _Work) -> _Answer:
+    """What the keeper does."""
+    target = work.target
     if target.offset is None:
         runner.enter_namespaces()
-        yield
-        return
+        return _in_namespaces(hook, work)
     from cdi_hpc.launch import squashfs
 
     # What belongs to somebody whom our namespace has no number for can't even be replaced (EOVERFLOW).
     program = squashfs.server_for_owner()
     with squashfs.mounted(target.path, target.offset, owned=program is not None, program=program) as directory:
-        kernel.mount(directory, target.place, "", kernel.MS_BIND | kernel.MS_REC)
-        yield
+        # Whoever serves the image must not have its root exchanged under him.
+        return _in_child(lambda: _with_image(hook, work, directory))
+
+
+def _with_image(hook: RunHook, work: _Work, directory: str) -> _Answer:
+    kernel.unshare(kernel.CLONE_NEWNS)
+    kernel.mount(directory, work.target.place, "", kernel.MS_BIND | kernel.MS_REC)
+    return _in_namespaces(hook, work)
 
 
 def _in_namespaces(hook: RunHook, work: _Work) -> _Answer:
     os.umask(0)
+    scratch = os.path.realpath(_SCRATCH)
     workspace = runner.Workspace()
     workspace.apply(work.steps)
     uppers = [
@@ -400,25 +402,44 @@ def _in_namespaces(hook: RunHook, work: _Work) -> _Answer:
         for step in work.steps
         if isinstance(step, MountOverlay) and step.writable
     ]
-    root = f"{work.bundle}/rootfs"
-    workspace.put_into_host(ROOT, root, ())
-    _close_mounts(root, {root.rstrip("/") + place.rstrip("/") for place, _ in uppers})
-    failure, said = _run_program(hook, work.bundle)
+    _close_host()
+    bundle = _made_bundle(scratch)
+    workspace.put_into_host(ROOT, f"{bundle}/{_ROOT}", ())
+    with open(f"{bundle}/config.json", "x", encoding="utf-8", errors="surrogateescape") as stream:
+        json.dump(_config(bundle, work.variables), stream)
+    _close_mounts(f"{bundle}/{_ROOT}", {place for place, _ in uppers})
+    failure, said = _run_program(hook, bundle)
     if failure:
         return _Answer(failure, said)
     written = tuple(each for place, upper in uppers for each in _found(place, upper))
     return _Answer("", said, written)
 
 
+def _close_host() -> None:
+    """Make the host's files read-only, as the workspace sees them."""
+    try:
+        kernel.make_read_only(runner.HOST_PREFIX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        for point in mount_points():
+            if point == runner.HOST_PREFIX or point.startswith(f"{runner.HOST_PREFIX}/"):
+                _close_mount(point)
+
+
 def _close_mounts(root: str, writable: set[str]) -> None:
     """Make everything read-only that is mounted in the tree: what is written there would be lost, or be the host's."""
-    keep = {*writable, f"{root}{_SCRATCH}"}
+    keep = {root + place.rstrip("/") for place in (*writable, _SCRATCH)}
     for point in mount_points():
         if point.startswith(f"{root}/") and point not in keep:
-            # A mount that can't be asked (FUSE of another user, say) can't be written to either.
-            with contextlib.suppress(PermissionError):
-                flags = kernel.flag_bits(mount_flags(point))
-                kernel.mount("", point, "", kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY | flags)
+            _close_mount(point)
+
+
+def _close_mount(point: str) -> None:
+    # A mount that can't be asked (FUSE of another user, say) can't be written to either.
+    with contextlib.suppress(PermissionError):
+        flags = kernel.flag_bits(mount_flags(point))
+        kernel.mount("", point, "", kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY | flags)
 
 
 def _found(place: str, upper: int) -> Iterator[Written]:

@@ -11,15 +11,18 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdi_hpc.encode import resolved_to_json
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.model import ResolvedEdits
 from cdi_hpc.request import LOCK_SUFFIX
 from cdi_hpc.witness import Witness
+
+if TYPE_CHECKING:
+    from cdi_hpc.policy import Policy
 
 VERSION = 1
 
@@ -46,6 +49,7 @@ class Lock:
         edits: the merged edits, as ``resolve --format json`` has them.
         specs: spec file -> SHA-256 of its content, in hexadecimal.
         drivers: driver -> its version.
+        programs: program that the site has run for a hook -> SHA-256 of its content.
 
     """
 
@@ -53,6 +57,7 @@ class Lock:
     edits: Mapping[str, Any]
     specs: Mapping[str, str]
     drivers: Mapping[str, str]
+    programs: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of a lock file."""
@@ -62,6 +67,7 @@ class Lock:
             "drivers": dict(self.drivers),
             "specs": dict(self.specs),
             "edits": dict(self.edits),
+            **({"programs": dict(self.programs)} if self.programs else {}),
         }
 
 
@@ -70,25 +76,37 @@ def is_lock_file(wanted: str) -> bool:
     return wanted.endswith(LOCK_SUFFIX) and "=" not in wanted
 
 
-def make_lock(request: Sequence[str], edits: ResolvedEdits, witness: Witness | None = None) -> Lock:
+def make_lock(
+    request: Sequence[str], edits: ResolvedEdits, witness: Witness | None = None, site: Policy | None = None
+) -> Lock:
     """What a request means now.
 
     Args:
         request: the devices as they were asked for.
         edits: what they were resolved to.
         witness: is told of what is looked at.
+        site: its rules: the programs that it has run count, too.
 
     Raises:
-        CdiError: a spec can't be read any more.
+        CdiError: a spec can't be read any more, or such a program.
 
     """
+    programs = sorted(_programs(edits, site)) if site is not None else ()
     paths = sorted({sourced.origin.spec for part in _parts(edits) for sourced in part})
     return Lock(
         tuple(request),
         resolved_to_json(edits),
         {path: _digest(path) for path in paths},
         dict(_drivers(witness or Witness())),
+        {path: _digest(path) for path in programs},
     )
+
+
+def _programs(edits: ResolvedEdits, site: Policy) -> set[str]:
+    from cdi_hpc.policy import hook_rule
+
+    ruled = ((hook.value.path, hook_rule(site, hook.value)) for hook in edits.hooks)
+    return {path for path, rule in ruled if rule is not None and rule.verdict == "run" and os.path.isfile(path)}
 
 
 def _parts(edits: ResolvedEdits) -> Iterator[Sequence[Any]]:
@@ -137,7 +155,8 @@ def read_lock(path: str, witness: Witness | None = None) -> Lock:
     problems = [*_schema_problems(value, path)]
     if problems or value is None:
         raise CdiError(problems)
-    return Lock(tuple(value["request"]), value["edits"], value["specs"], value["drivers"])
+    programs = value.get("programs", {})
+    return Lock(tuple(value["request"]), value["edits"], value["specs"], value["drivers"], programs)
 
 
 def _schema_problems(value: Any, path: str) -> Iterator[Problem]:
@@ -150,13 +169,16 @@ def _schema_problems(value: Any, path: str) -> Iterator[Problem]:
         yield Problem(f"{path}: {at.lstrip('.')}" if at else path, message, "make it again with cdi-hpc lock")
 
 
-def require_same(locked: Mapping[str, Lock], edits: ResolvedEdits, witness: Witness | None = None) -> None:
+def require_same(
+    locked: Mapping[str, Lock], edits: ResolvedEdits, witness: Witness | None = None, site: Policy | None = None
+) -> None:
     """Stop a launch that is not the one that was locked.
 
     Args:
         locked: lock file -> what it holds.
         edits: of the launch.
         witness: is told of what is looked at.
+        site: its rules.
 
     Raises:
         CdiError: with what differs.
@@ -164,7 +186,7 @@ def require_same(locked: Mapping[str, Lock], edits: ResolvedEdits, witness: Witn
     """
     if not locked:
         return
-    now = make_lock((), edits, witness)
+    now = make_lock((), edits, witness, site)
     problems = [problem for path, lock in locked.items() for problem in differences(lock, now, path)]
     if problems:
         raise CdiError(problems)
@@ -181,6 +203,7 @@ def differences(locked: Lock, now: Lock, path: str) -> list[Problem]:
     """
     found = [
         *_of_mapping("driver", locked.drivers, now.drivers),
+        *_of_mapping("program", locked.programs, now.programs),
         *(line for key in locked.edits.keys() | now.edits.keys() for line in _of_edit(key, locked.edits, now.edits)),
     ]
     if not found:

@@ -116,7 +116,9 @@ def resolve_devices(
     if locks:
         from cdi_hpc import lock
 
-        lock.require_same(locks, merged, witness)
+        if configuration is None:
+            configuration = config.load(environ, os.geteuid(), witness).configuration
+        lock.require_same(locks, merged, witness, configuration.policy)
     return merged
 
 

@@ -12,6 +12,7 @@ from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, cdi_dir, strict, verbosity
 from cdi_hpc.lock import differences, make_lock, read_lock
 from cdi_hpc.lookup import resolve_devices
+from cdi_hpc.planning import load_configuration
 
 
 @click.command("lock")
@@ -32,8 +33,11 @@ def command(
         raise click.UsageError("Give either DEVICEs or --check FILE.")
     locked = read_lock(check) if check else None
     request = locked.request if locked else devices
-    resolved = resolve_devices(request, cdi_dirs, os.environ, Reporter(verbose + quiet), strict=strict)
-    now = make_lock(request, resolved)
+    configuration = load_configuration(os.environ)
+    resolved = resolve_devices(
+        request, cdi_dirs, os.environ, Reporter(verbose + quiet), strict=strict, configuration=configuration
+    )
+    now = make_lock(request, resolved, site=configuration.policy)
     if locked is None:
         sys.stdout.write(json.dumps(now.to_json(), indent=2, sort_keys=True) + "\n")
         return 0

@@ -37,12 +37,12 @@ from cdi_hpc import hook_results, planning, running_hooks, trusted_program
 from cdi_hpc.backend import Located
 from cdi_hpc.compose import Composition, compose
 from cdi_hpc.config import Configuration, LauncherDefaults
-from cdi_hpc.errors import CdiError, printable
+from cdi_hpc.errors import CdiError, Problem, printable
 from cdi_hpc.hook_results import NotKeptError, Written
-from cdi_hpc.host import Host, mount_flags
+from cdi_hpc.host import Host
 from cdi_hpc.image import OpenImage
 from cdi_hpc.image_files import HostFiles, ImageFiles
-from cdi_hpc.launch import embedded, kernel, runner
+from cdi_hpc.launch import embedded, inheritance, kernel, runner
 from cdi_hpc.lookup import Report
 from cdi_hpc.model import ResolvedEdits
 from cdi_hpc.mountinfo import mount_points
@@ -194,7 +194,7 @@ def _run(hook: RunHook, plan: Plan, target: Target, circumstances: Circumstances
         raise _FailedError(f"not run: {complaint}")
     assembly = _assembled(plan, target, circumstances.host)
     steps = _steps(assembly, target)
-    work = _Work(target, _variables(plan), steps)
+    work = _Work(target, _variables(plan), steps, assembly.tree.resolve(_SCRATCH))
     answer = _in_child(lambda: _keep(hook, work))
     for line in answer.said.splitlines()[-_LINES:]:
         circumstances.report.note(f"{hook.path}: {printable(line)}")
@@ -313,9 +313,19 @@ def _state(bundle: str) -> bytes:
 
 @dataclass(frozen=True)
 class _Work:
+    """What the keeper has to know.
+
+    Attributes:
+        variables: of the plan, ``NAME=VALUE``.
+        steps: that make the tree.
+        scratch: where in the tree /tmp is.
+
+    """
+
     target: Target
     variables: tuple[str, ...]
     steps: tuple[Step, ...]
+    scratch: str
 
 
 class _Answer(NamedTuple):
@@ -328,6 +338,11 @@ class _Answer(NamedTuple):
 
 def _in_child(answer: Callable[[], _Answer]) -> _Answer:
     """Have a child process find an answer. It ends with us."""
+    with inheritance.children_of_ours():
+        return _answer_of_child(answer)
+
+
+def _answer_of_child(answer: Callable[[], _Answer]) -> _Answer:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -341,8 +356,7 @@ def _in_child(answer: Callable[[], _Answer]) -> _Answer:
         os.kill(child, signal.SIGKILL)
         raise
     finally:
-        with contextlib.suppress(ChildProcessError):  # where our caller ignores SIGCHLD, nobody is left to wait for
-            os.waitpid(child, 0)
+        os.waitpid(child, 0)
 
 
 def _answer_and_leave(answer: Callable[[], _Answer], writing: int) -> NoReturn:
@@ -350,7 +364,6 @@ def _answer_and_leave(answer: Callable[[], _Answer], writing: int) -> NoReturn:
         # The terminal's ^C is for the first of us to answer, and if he is killed nobody waits for the hook any more.
         os.setsid()
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         data = _encoded(_caught(answer))
         with open(writing, "wb") as stream:
             stream.write(data)
@@ -402,12 +415,11 @@ def _in_namespaces(hook: RunHook, work: _Work) -> _Answer:
         for step in work.steps
         if isinstance(step, MountOverlay) and step.writable
     ]
-    _close_host()
+    _close([*(place for place, _ in uppers), work.scratch])
     bundle = _made_bundle(scratch)
     workspace.put_into_host(ROOT, f"{bundle}/{_ROOT}", ())
     with open(f"{bundle}/config.json", "x", encoding="utf-8", errors="surrogateescape") as stream:
         json.dump(_config(bundle, work.variables), stream)
-    _close_mounts(f"{bundle}/{_ROOT}", {place for place, _ in uppers})
     failure, said = _run_program(hook, bundle)
     if failure:
         return _Answer(failure, said)
@@ -415,31 +427,21 @@ def _in_namespaces(hook: RunHook, work: _Work) -> _Answer:
     return _Answer("", said, written)
 
 
-def _close_host() -> None:
-    """Make the host's files read-only, as the workspace sees them."""
+def _close(writable: Sequence[str]) -> None:
+    """Make everything read-only, the host's files and what is mounted in the tree, but for these places of the tree.
+
+    What is written elsewhere would be lost, or be the host's.
+    """
     try:
-        kernel.make_read_only(runner.HOST_PREFIX)
+        kernel.make_read_only("/")
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EPERM):
+        if error.errno != errno.ENOSYS:
             raise
-        for point in mount_points():
-            if point == runner.HOST_PREFIX or point.startswith(f"{runner.HOST_PREFIX}/"):
-                _close_mount(point)
-
-
-def _close_mounts(root: str, writable: set[str]) -> None:
-    """Make everything read-only that is mounted in the tree: what is written there would be lost, or be the host's."""
-    keep = {root + place.rstrip("/") for place in (*writable, _SCRATCH)}
-    for point in mount_points():
-        if point.startswith(f"{root}/") and point not in keep:
-            _close_mount(point)
-
-
-def _close_mount(point: str) -> None:
-    # A mount that can't be asked (FUSE of another user, say) can't be written to either.
-    with contextlib.suppress(PermissionError):
-        flags = kernel.flag_bits(mount_flags(point))
-        kernel.mount("", point, "", kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY | flags)
+        raise CdiError(
+            Problem("kernel", "it has no mount_setattr (Linux 5.12), without which hooks are not run")
+        ) from None
+    for place in writable:
+        kernel.make_writable(f"{runner.STEPS_PREFIX}/{ROOT}{place}".rstrip("/"))
 
 
 def _found(place: str, upper: int) -> Iterator[Written]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 #: Variables in which the front and the native runner tell each other things (native/launch.c has the same).
 PRIVATE_VARIABLES = ("CDI_HPC_COMPILED", "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY")
@@ -55,6 +56,16 @@ def without_handoff(environ: Mapping[str, str]) -> dict[str, str]:
         else:
             del kept[name]
     return kept
+
+
+@contextlib.contextmanager
+def children_of_ours() -> Iterator[None]:
+    """While we wait for children: who is made to ignore SIGCHLD by his caller hears nothing of their end."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def restore_signals() -> None:

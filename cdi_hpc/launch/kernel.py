@@ -105,16 +105,18 @@ def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> 
 
 
 def make_read_only(path: str) -> None:
-    """Make the mount at a path and all below it read-only: mount_setattr(2), Linux 5.12; none is looked up by itself.
+    """Make the mount at a path and all below it read-only: mount_setattr(2), Linux 5.12; no file system is asked."""
+    _mount_setattr(path, _AT_RECURSIVE, struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0))
 
-    Raises:
-        OSError: ENOSYS, the kernel has no such call.
 
-    """
-    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
-    size = ctypes.c_size_t(len(attributes))
-    number = ctypes.c_long(_SYS_MOUNT_SETATTR)
-    _check(_libc.syscall(number, _AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, attributes, size), path)
+def make_writable(path: str) -> None:
+    """Undo that for the mount at a path, which has to be one of our own namespace's."""
+    _mount_setattr(path, 0, struct.pack("=QQQQ", 0, _MOUNT_ATTR_RDONLY, 0, 0))
+
+
+def _mount_setattr(path: str, flags: int, attributes: bytes) -> None:
+    number, size = ctypes.c_long(_SYS_MOUNT_SETATTR), ctypes.c_size_t(len(attributes))
+    _check(_libc.syscall(number, _AT_FDCWD, os.fsencode(path), flags, attributes, size), path)
 
 
 def umount(target: str, flags: int) -> None:

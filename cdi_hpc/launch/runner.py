@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Callable
 
 from cdi_hpc.errors import CdiError, Problem, assert_never
-from cdi_hpc.launch import kernel
+from cdi_hpc.launch import inheritance, kernel
 from cdi_hpc.steps import (
     BindHost,
     BindStaged,
@@ -25,6 +25,9 @@ from cdi_hpc.steps import (
 
 #: Where the host's root is once the workspace has become the root directory.
 HOST_PREFIX = "/host"
+
+#: Where paths of steps begin.
+STEPS_PREFIX = "/work"
 
 #: Directories that the workspace may cover in our own namespace; the first that exists is taken.
 _WORKSPACE_PLACES = ("/tmp", "/var/tmp", "/mnt", "/run")  # noqa: S108 - covered, never written to
@@ -114,9 +117,10 @@ def overlay_is_refused(steps: Sequence[Step]) -> bool:
     """Whether the kernel refuses an overlay among these steps: tried in a child process, nothing else is judged."""
     if not any(isinstance(step, MountOverlay) for step in steps):
         return False
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    with inheritance.children_of_ours():
+        child = os.fork()
+        if child:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     refused = False
     try:
         enter_namespaces()
@@ -153,14 +157,14 @@ class Workspace:
 
     def _fresh(self) -> None:
         """A second tmpfs for the steps, so that a try can be thrown away whole."""
-        os.makedirs("/work", exist_ok=True)
-        kernel.mount("cdi-hpc", "/work", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
-        self._top = os.open("/work", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.makedirs(STEPS_PREFIX, exist_ok=True)
+        kernel.mount("cdi-hpc", STEPS_PREFIX, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+        self._top = os.open(STEPS_PREFIX, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def discard(self) -> None:
         """Throw away everything that steps made."""
         os.close(self._top)
-        kernel.umount("/work", kernel.MNT_DETACH)
+        kernel.umount(STEPS_PREFIX, kernel.MNT_DETACH)
         self._fresh()
 
     def apply(self, steps: Sequence[Step], tell: Callable[[Step], None] | None = None) -> None:
@@ -293,9 +297,10 @@ class Workspace:
 
     def _overlay(self, step: MountOverlay) -> None:
         # Paths of the workspace have no colon or comma in them; image paths may, and would need escapes.
-        data = "lowerdir=" + ":".join("/work/" + layer for layer in step.layers)
+        data = "lowerdir=" + ":".join(f"{STEPS_PREFIX}/{layer}" for layer in step.layers)
         if step.writable:
-            data += f",upperdir=/work/{step.writable}/upper,workdir=/work/{step.writable}/work,userxattr"
+            written = f"{STEPS_PREFIX}/{step.writable}"
+            data += f",upperdir={written}/upper,workdir={written}/work,userxattr"
         with _Opened(self._open(step.path)) as target:
             kernel.mount("overlay", _fd_path(target), "overlay", kernel.flag_bits(step.flags), data)
 

@@ -266,3 +266,40 @@ def test_plan_and_explain_say_so_and_run_nothing(site, vendor):
     done = site.play("cdi-hpc plan site.org/tool=one; cdi-hpc explain site.org/tool=one || true; ls /srv")
     assert done.stdout.count("run once for the image; what it writes is a layer over it") >= 2, done.stderr
     assert done.stdout.endswith("bin\n")
+
+
+def test_a_lock_file_knows_the_program(site, vendor):
+    allow(site)
+    site.spec(hooks=[hook("setup")])
+    lock = site.do("cdi-hpc", "lock", "site.org/tool=one")
+    (site.top / "job.lock").write_text(lock.stdout)
+    assert list(json.loads(lock.stdout)["programs"]) == ["/srv/bin/setup"]
+    ask = ("--lock", str(site.top / "job.lock"))
+    assert site.run(*ask, command="true").returncode == 0
+    script(vendor / "setup", SETUP + "# changed\n")
+    assert "program /srv/bin/setup: locked is " in site.refusal(*ask)
+    allow(site, path="/srv/other/*")
+    assert "program /srv/bin/setup: locked is " in site.refusal(*ask)
+
+
+def test_what_a_hook_says_is_a_note_of_every_launch(site, vendor):
+    allow(site)
+    script(vendor / "setup", "#!/bin/sh\necho 'said \033[31m this'; echo and that >&2; seq 1000\n")
+    site.spec(hooks=[hook("setup")])
+    for _ in range(2):
+        done = site.run("-v", *ASK, command="true")
+        assert done.returncode == 0
+        assert "/srv/bin/setup: 1000\n" in done.stderr
+        assert "\033" not in done.stderr
+        assert "hooks setup: /srv/bin/setup was run (rule " in done.stderr
+    assert site.run(*ASK, command="true").stderr == ""
+
+
+def test_a_caller_who_ignores_his_children_gets_the_same(site, vendor):
+    allow(site)
+    site.spec(hooks=[hook("setup")])
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    done = site.do("python3", "-c", ignoring, "cdi-hpc", "run", *ASK, str(site.image), "cat", "/opt/site/made")
+    assert done.stdout.startswith("/srv/bin/setup"), done.stderr

@@ -1,0 +1,194 @@
+"""Which hooks a site's rule has run, and what of their doing can be shown."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import fake_host
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdi_hpc import trusted_program
+from cdi_hpc.config.build import build
+from cdi_hpc.config.files import ConfigFile
+from cdi_hpc.config.settings import join, of_file
+from cdi_hpc.explain.no_image import NoFiles
+from cdi_hpc.hook_results import NotKeptError, Written, actions_of, summary
+from cdi_hpc.model import Hook, Origin, ResolvedEdits, Sourced
+from cdi_hpc.plan import Directory, Plan, RunHook, Symlink, Unsupported, WriteFile
+from cdi_hpc.policy import Policy
+from cdi_hpc.running_hooks import left_out
+from cdi_hpc.translate import translate
+from cdi_hpc.tree import ContainerTree, StagedDirectory, StagedFile
+
+ORIGIN = Origin("/etc/cdi/a.yaml", "", "containerEdits.hooks[0]")
+HOST = fake_host.host(
+    programs={
+        "/opt/site/setup": ("/opt/site/setup", ""),
+        "/opt/site/link": ("/usr/bin/other", ""),
+        "/opt/site/mine": ("/opt/site/mine", "/opt/site/mine belongs to user 1000, not to root"),
+    }
+)
+
+
+def rules(text: str) -> Policy:
+    policy = build(join(of_file(ConfigFile("x.yaml", f"hooks: {{rules: [{text}]}}".encode()), "site"))).policy
+    assert policy is not None
+    return policy
+
+
+RUN = rules("{path: /opt/site/*, action: run, timeout: 20}")
+
+
+def planned(hook: Hook, site: Policy = RUN) -> RunHook | Unsupported:
+    (action,) = translate(ResolvedEdits(hooks=(Sourced(hook, ORIGIN),)), HOST, site=site).actions
+    assert isinstance(action, (RunHook, Unsupported))
+    return action
+
+
+def hook(path: str = "/opt/site/setup", **changes: object) -> Hook:
+    return Hook(**{"hook_name": "createContainer", "path": path, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("point", ["prestart", "createRuntime", "createContainer"])
+def test_a_hook_is_run_with_its_words_and_its_variables(point):
+    found = planned(hook(hook_name=point, args=("a", "$b", ""), env=("A=1", "PATH=/usr/bin:/bin")))
+    assert isinstance(found, RunHook)
+    assert (found.path, found.args, found.env) == ("/opt/site/setup", ("a", "$b", ""), ("A=1", "PATH=/usr/bin:/bin"))
+    assert (found.timeout, found.fatal, found.rule) == (20, True, "x.yaml:1:17: hooks.rules[0]")
+
+
+def test_a_hook_without_words_is_told_its_path():
+    assert planned(hook()).args == ("/opt/site/setup",)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("own, counts", [(None, 20), (5, 5), (60, 20)])
+def test_the_shorter_time_counts(own, counts):
+    assert planned(hook(timeout=own)).timeout == counts  # type: ignore[union-attr]
+
+
+REFUSED = [
+    ({"path": "/opt/site/mine"}, "belongs to user 1000"),
+    ({"path": "/opt/site/link"}, "is really '/usr/bin/other', which '/opt/site/*' does not match"),
+    ({"path": "/opt/site/missing"}, "No such file or directory"),
+    ({"hook_name": "startContainer"}, "its program is the image's own"),
+    ({"hook_name": "poststop"}, "it is for a container that has stopped"),
+    ({"hook_name": "whenever"}, "hook point 'whenever': it is not known"),
+    ({"args": ("a\0b",)}, "a NUL byte"),
+    ({"timeout": -1}, "is not greater than zero"),
+    ({"env": ("=x",)}, "'=x' is no variable"),
+    ({"env": ("NAME",)}, "'NAME' is no variable"),
+    ({"env": ("PATH=",)}, "its PATH is ''"),
+    ({"env": ("PATH=/usr/bin:.",)}, "its PATH is '/usr/bin:.'"),
+]
+
+
+@pytest.mark.parametrize("changes, said", REFUSED)
+def test_what_is_not_run_is_refused_with_the_reason_and_the_rule(changes, said):
+    found = planned(hook(**changes))
+    assert isinstance(found, Unsupported)
+    assert found.fatal
+    assert said in found.reason
+    assert found.reason.endswith("(rule x.yaml:1:17: hooks.rules[0])")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_X", "BASH_ENV", "ENV", "PYTHONPATH", "PERL5OPT", "GCONV_PATH", "IFS"],
+)
+def test_a_variable_that_chooses_code_is_refused(name):
+    found = planned(hook(env=("A=1", f"{name}=/tmp/x")))
+    assert isinstance(found, Unsupported)
+    assert f"the variable '{name}' would choose what the program loads" in found.reason
+
+
+def test_a_rule_may_have_failures_told_only():
+    site = rules("{path: /opt/site/*, action: run, on-failure: warn}")
+    assert not planned(hook("/opt/site/mine"), site).fatal
+    assert not planned(hook(), site).fatal
+
+
+def test_the_first_rule_decides_about_running_too():
+    site = rules("{path: /opt/site/setup, arguments: x, action: fail}, {path: /opt/site/*, action: run}")
+    assert isinstance(planned(hook(args=("a", "x")), site), Unsupported)
+    assert isinstance(planned(hook(args=("a", "y")), site), RunHook)
+
+
+def test_a_plan_without_hooks_to_run_says_why_for_each():
+    ran = planned(hook())
+    plan = left_out(Plan((), (ran,)), "there is no image")
+    (lack,) = plan.unsupported()
+    assert lack.reason == "not run: there is no image (rule x.yaml:1:17: hooks.rules[0])"
+    assert not plan.runs_hooks()
+
+
+# What it wrote ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree() -> ContainerTree:
+    tree = ContainerTree("/IMAGE", files=NoFiles())
+    tree.put("/etc", StagedDirectory(0o755))
+    tree.put("/etc/passwd", StagedFile(b"x"))
+    return tree
+
+
+def test_what_was_written_is_actions_in_order(tree):
+    written = [
+        Written("/etc", stat.S_IFDIR | 0o755),
+        Written("/etc/new", stat.S_IFDIR | 0o700, is_whiteout=True),  # overlayfs marks what can't have anything below
+        Written("/etc/new/a", stat.S_IFREG | 0o4755, b"\xff"),
+        Written("/etc/new/b", stat.S_IFLNK | 0o777, b"\xff"),
+    ]
+    assert actions_of(written, tree, ORIGIN) == (
+        Directory("/etc/new", 0o700, ORIGIN),
+        WriteFile("/etc/new/a", b"\xff", 0o755, ORIGIN),
+        Symlink("/etc/new/b", "\udcff", ORIGIN),
+    )
+
+
+@pytest.mark.parametrize(
+    "written, said",
+    [
+        (Written("/etc/passwd", stat.S_IFCHR, is_whiteout=True), "it removes '/etc/passwd' from the image"),
+        (Written("/etc", stat.S_IFDIR | 0o755, is_whiteout=True), "it removes what the image has in '/etc'"),
+        (Written("/etc", stat.S_IFDIR | 0o700), "it changes the mode of '/etc' to 700"),
+        (Written("/etc/p", stat.S_IFIFO), "it makes '/etc/p', which is neither"),
+        (Written("/etc/s", stat.S_IFSOCK), "it makes '/etc/s', which is neither"),
+    ],
+)
+def test_what_can_not_be_shown_is_said(tree, written, said):
+    with pytest.raises(NotKeptError, match=said):
+        actions_of([Written("/etc/half", stat.S_IFREG), written], tree, ORIGIN)
+
+
+@given(st.integers(0, 20))
+def test_a_summary_is_short(number):
+    text = summary([Directory(f"/{n}", 0o755, ORIGIN) for n in range(number)])
+    assert text.count(",") <= 4
+    assert ("more" in text) == (number > 5)
+    assert ("nothing" in text) == (number == 0)
+
+
+# Whose program it is ----------------------------------------------------------------------------------------------
+
+
+def test_a_program_of_the_systems_is_roots():
+    assert trusted_program.complaint(os.path.realpath("/bin/sh")) == ""
+
+
+def test_a_program_of_the_users_is_not(tmp_path):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert "/tmp" in trusted_program.complaint(str(program))
+
+
+@pytest.mark.parametrize(
+    "path, said",
+    [("/usr", "is no regular file"), ("/etc/passwd", "no program that you may execute"), ("/no", "No such")],
+)
+def test_what_is_no_program_is_said(path, said):
+    assert said in trusted_program.complaint(path)

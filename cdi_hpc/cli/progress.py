@@ -29,6 +29,11 @@ class Say(Protocol):
         """Show it; ``total`` 0: nobody knows how much there is."""
 
 
+def _shows() -> bool:
+    """Whether there is somebody to look; a caller may have closed the stream, and Python has None for it then."""
+    return bool(sys.stderr and sys.stderr.isatty())
+
+
 @contextlib.contextmanager
 def progress(what: str, *, wanted: bool = True) -> Iterator[Say]:
     """Show progress until the block ends: on standard error, if that is a terminal which can take a line back.
@@ -38,7 +43,7 @@ def progress(what: str, *, wanted: bool = True) -> Iterator[Say]:
         wanted: False where the output is for a program, or little is to be said.
 
     """
-    if not wanted or not sys.stderr.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+    if not wanted or not _shows() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         yield _say_nothing
         return
     reading, writing = os.pipe()

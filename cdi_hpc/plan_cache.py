@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import math
 import os
 import posixpath
@@ -48,6 +49,10 @@ _WRITING_GRACE = _HOUR
 #: For how many seconds a compiler waits for another one of the same plan, and how often it looks.
 PATIENCE = 60.0
 _LONGEST_PAUSE = 0.16
+
+
+#: Is told the SHA-256 of a plan, in hexadecimal.
+Seal = Callable[[str], None]
 
 
 class CacheError(CdiError):
@@ -279,9 +284,14 @@ class PlanCache:
         return fd
 
     def write(
-        self, key: str, owner: tuple[int, int], records: Sequence[wire.Record], stage: Sequence[StageEntry]
+        self,
+        key: str,
+        owner: tuple[int, int],
+        records: Sequence[wire.Record],
+        stage: Sequence[StageEntry],
+        seal: Seal | None = None,
     ) -> str:
-        """Write a plan and its stage; returns the plan's path.
+        """Write a plan and its stage; returns the plan's path. ``seal`` is told of it before anybody can find it.
 
         Raises:
             CdiError: a value can't be written.
@@ -289,7 +299,7 @@ class PlanCache:
 
         """
         try:
-            return self._write(key, owner, records, stage)
+            return self._write(key, owner, records, stage, seal)
         except OSError as error:
             raise _unusable(error.filename or self.directory, f"{error.strerror}") from None
 
@@ -345,7 +355,12 @@ class PlanCache:
             os.utime(_stage_of(self.path_of(key)))
 
     def _write(
-        self, key: str, owner: tuple[int, int], records: Sequence[wire.Record], stage: Sequence[StageEntry]
+        self,
+        key: str,
+        owner: tuple[int, int],
+        records: Sequence[wire.Record],
+        stage: Sequence[StageEntry],
+        seal: Seal | None,
     ) -> str:
         token = secrets.token_hex(4)
         place = f"{self.directory}/{key}.{token}.stage"
@@ -356,6 +371,8 @@ class PlanCache:
                 self._make_stage(key, token, stage)
                 records = [*_stage_origins(place), *records]
             data = wire.encode(wire.WirePlan(key, uid, gid, place if stage else None, tuple(records)))
+            if seal is not None:
+                seal(hashlib.sha256(data).hexdigest())
             _write_synced(new, data, 0o600 if uid else 0o644)
             self._touch_stage_of(key)
             os.rename(new, self.path_of(key))

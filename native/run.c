@@ -9,8 +9,8 @@
  * By any other name it is the shim for a launcher of that name (shim.h).
  *
  * Hidden, for tests and for the curious: `--print-key` or `--print-system-key` as the first argument prints the key of
- * the command line that follows and exits. `--print-plan`, for the SPANK plugin, prints the path of its fresh plan, and
- * exits with 1 where there is none. Right after one of them there may be `--handoff` and `--gres=GRES=NUMBERS`, as
+ * the command line that follows and exits. `--print-plan`, for the SPANK plugin, prints SHA-256 and path of its fresh
+ * plan, and exits with 1 where there is none. Right after one of them there may be `--handoff` and `--gres=GRES=NUMBERS`, as
  * `cdi-hpc compile` has them.
  */
 #include "closed.h"
@@ -23,6 +23,7 @@
 #include "plan.h"
 #include "say.h"
 #include "search.h"
+#include "sha256.h"
 #include "shim.h"
 
 #include <limits.h>
@@ -194,7 +195,7 @@ static int print_key(struct launch *launch, struct caller caller)
     return puts(key) < 0 ? FAILED : 0;
 }
 
-/* The plan that a launch would start from, without starting it; nothing is compiled. */
+/* The plan that a launch would start from, without starting it; nothing is compiled. As sha256sum(1) has it. */
 static int print_plan(struct launch *launch)
 {
     char key[PLAN_KEY_DIGITS + 1];
@@ -204,7 +205,12 @@ static int print_plan(struct launch *launch)
     struct cache where;
     if (find(launch, &where, key) != FRESH)
         return NO_PLAN;
-    return printf("%s/%s.plan\n", where.path, key) < 0 || fflush(stdout) != 0 ? FAILED : 0;
+    char seal[PLAN_KEY_DIGITS + 1];
+    struct sha256 hash;
+    sha256_begin(&hash);
+    sha256_add(&hash, launch->plan.text, launch->plan.size);
+    sha256_finish(&hash, seal);
+    return printf("%s  %s/%s.plan\n", seal, where.path, key) < 0 || fflush(stdout) != 0 ? FAILED : 0;
 }
 
 static int run(struct launch *launch)

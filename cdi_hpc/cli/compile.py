@@ -53,6 +53,15 @@ EMBEDDED = "embedded"
     metavar="FILE",
     help="Compile each line of FILE: its words are arguments of this command. '#' begins a comment.",
 )
+@click.option(
+    "--seal",
+    is_flag=True,
+    hidden=True,
+    help="Called by the SPANK plugin: print the plan's SHA-256 before its path if it is written here, or exit with 1.",
+)
+@click.option(
+    "--anew", is_flag=True, hidden=True, help="Called by the SPANK plugin: also if somebody else has written it."
+)
 @cdi_dir
 @strict
 @unknown_hooks
@@ -67,6 +76,8 @@ def command(
     gres: tuple[str, ...],
     system: bool,
     list_file: str | None,
+    seal: bool,
+    anew: bool,
     cdi_dirs: tuple[str, ...],
     strict: bool,
     unknown_hooks: Any,
@@ -114,9 +125,14 @@ def command(
         gres=gres,
     )
     said = hand_over if handoff else None
+    seals: list[str] = []
     with progress(f"compiling the launch: {image}"):
-        key = native.compile_launch(launch, cache, os.environ, Reporter(0), everybody=system, hand_over=said)
-    click.echo(cache.path_of(key))
+        key = native.compile_launch(
+            launch, cache, os.environ, Reporter(0), everybody=system, hand_over=said, seal=seals.append, anew=anew
+        )
+    if seal and not seals:
+        ctx.exit(1)
+    click.echo("  ".join([*(seals if seal else []), cache.path_of(key)]))
 
 
 def _compile_through(

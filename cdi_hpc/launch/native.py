@@ -23,7 +23,7 @@ from cdi_hpc.launch.handoff import HandOver
 from cdi_hpc.lookup import Report, read_registry
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Note, Plan, SetEnv
-from cdi_hpc.plan_cache import PlanCache
+from cdi_hpc.plan_cache import PlanCache, Seal
 from cdi_hpc.planning import Planned, Wanted, is_this_jobs_alone, load_configuration, plan_devices
 from cdi_hpc.stage import Assembly
 from cdi_hpc.step_devices import read_grant, step_devices
@@ -81,6 +81,8 @@ def compile_launch(
     since: float | None = None,
     everybody: bool = False,
     hand_over: HandOver | None = None,
+    seal: Seal | None = None,
+    anew: bool = False,
 ) -> str:
     """Compile a launch into a cache, unless somebody else has done so meanwhile.
 
@@ -92,6 +94,8 @@ def compile_launch(
         since: when the launch began, seconds since the epoch; default: now.
         everybody: the plan is root's and for every user.
         hand_over: says a plan in variables; a launch for ``handoff`` takes one.
+        seal: is told the SHA-256 of the plan, if it is written here.
+        anew: also if somebody else has.
 
     Returns:
         The launch's key.
@@ -108,13 +112,13 @@ def compile_launch(
     owner = (caller.uid, caller.gid) if caller else (0, 0)
     key = cache_key(launch, caller, working_directory(), environ)
     with cache.compiling(key, time.time() if since is None else since) as done:
-        if not done:
+        if anew or not done:
             place = cache.image_place() if os.path.isfile(launch.image) else ""
             records, steps = settled(
                 partial(_translate, launch, environ, place, everybody=everybody, hand_over=hand_over), report
             )
             compiled = compile_steps(steps)
-            cache.write(key, owner, [*records, *told(compiled), *compiled.records], compiled.stage)
+            cache.write(key, owner, [*records, *told(compiled), *compiled.records], compiled.stage, seal)
             cache.collect_if_due(partial(planning.cache_bounds, environ, everybody=everybody))
     return key
 

@@ -11,6 +11,8 @@
 #include "handoff.h"
 #include "plan.h"
 #include "request.h"
+#include "seals.h"
+#include "sha256.h"
 #include "site.h"
 #include "step_tree.h"
 
@@ -46,6 +48,7 @@ static struct {
     bool is_misled;    /* an option reached the node that is none, or that there is no room for */
     bool wanted;       /* this step is to have devices, or to say why not */
     bool is_inherited; /* inner steps inherit its environment: a batch script, an interactive shell */
+    bool job_has_gpus; /* of a batch script or an interactive shell: whether Slurm has given it any */
     struct job job;
     struct devices devices; /* as they were asked for */
     char plan[PLAN_MAX_PATH];
@@ -206,6 +209,61 @@ static bool read_ids(spank_t spank, uint32_t *step_id)
            spank_get_item(spank, S_JOB_STEPID, step_id) == ESPANK_SUCCESS;
 }
 
+/* Whether one of a node's GRES, "gpu:a100:2(IDX:0-1),nic:1(IDX:0)", is a GPU. */
+static bool lists_gpus(const char *gres)
+{
+    static const char gpu[] = "gpu:";
+    for (const char *found = gres; found != NULL && (found = strstr(found, gpu)) != NULL; found++)
+        if ((found == gres || found[-1] == ',') && strncmp(found, "gpu:0(", strlen("gpu:0(")) != 0)
+            return true;
+    return false;
+}
+
+#if SLURM_VERSION_NUMBER >= SLURM_VERSION_NUM(26, 5, 0)
+static uint32_t number_of(const job_info_t *job)
+{
+    return job->step_id.job_id;
+}
+
+static int load_job(job_info_msg_t **answer, uint32_t number)
+{
+    slurm_step_id_t id = SLURM_STEP_ID_INITIALIZER;
+    id.job_id = number;
+    return slurm_load_job(answer, id, SHOW_DETAIL);
+}
+#else
+static uint32_t number_of(const job_info_t *job)
+{
+    return job->job_id;
+}
+
+static int load_job(job_info_msg_t **answer, uint32_t number)
+{
+    return slurm_load_job(answer, number, SHOW_DETAIL);
+}
+#endif
+
+/* Whether the controller has given GPUs to the job on this node. Not in user_init: Slurm 26.05 holds a lock there that
+ * talking to the controller takes, and slurmstepd ends. */
+static bool job_has_gpus(spank_t spank)
+{
+    uint32_t number = 0;
+    job_info_msg_t *answer = NULL;
+    bool has = false;
+    if (spank_get_item(spank, S_JOB_ID, &number) != ESPANK_SUCCESS ||
+        load_job(&answer, number) != SLURM_SUCCESS) {
+        plan_complain(&step.failure, "Slurm's controller does not say which GPUs the job has: %s", strerror(errno));
+        return false;
+    }
+    for (uint32_t i = 0; i < answer->record_count; i++) {
+        const job_info_t *job = &answer->job_array[i];
+        if (number_of(job) == number && step.job.node < job->gres_detail_cnt)
+            has = lists_gpus(job->gres_detail_str[step.job.node]);
+    }
+    slurm_free_job_info_msg(answer);
+    return has;
+}
+
 /* In slurmstepd, as root: nothing is looked at that the user could have put there. */
 static void prepare_step(spank_t spank)
 {
@@ -219,6 +277,7 @@ static void prepare_step(spank_t spank)
     }
     step.is_inherited = step_id == SLURM_BATCH_SCRIPT || step_id == SLURM_INTERACTIVE_STEP;
     step.wanted = true;
+    step.job.is_sealed = geteuid() == 0 && step.site.cache != NULL;
     if (has_failed() || !request_is_consistent(&step.request, &step.failure))
         return;
     if (step.job.uid == 0)
@@ -226,6 +285,8 @@ static void prepare_step(spank_t spank)
                                      "ordinary user)");
     else if (make_user_cache(&step.site, step.job, &step.failure) && mode_of_step() == MOUNTS)
         step_tree_prepare(&step.tree, &step.failure);
+    if (step.is_inherited && step.site.gpus_are_allocated && !has_failed())
+        step.job_has_gpus = job_has_gpus(spank);
 }
 
 int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
@@ -244,15 +305,15 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
     return 0;
 }
 
-/* The GPUs of this step on this node, "" for none. A batch script has all of its job's, and Slurm gives it no other name for them;
- * in other steps that variable is the batch script's, which ran on another node. */
+/* The GPUs of this step on this node, "" for none. A batch script has all of its job's, and Slurm gives it no other name
+ * for them; in other steps that variable is the batch script's, which ran on another node. Where the job has none, both
+ * are whatever the user has set, in a batch script at least. */
 static const char *allocated_gpus(spank_t spank, char *list, int size)
 {
-    if (spank_getenv(spank, "SLURM_STEP_GPUS", list, size) == ESPANK_SUCCESS)
-        return list;
-    if (step.is_inherited && spank_getenv(spank, "SLURM_JOB_GPUS", list, size) == ESPANK_SUCCESS)
-        return list;
-    return "";
+    const char *name = step.is_inherited ? "SLURM_JOB_GPUS" : "SLURM_STEP_GPUS";
+    if (spank_getenv(spank, name, list, size) != ESPANK_SUCCESS || (step.is_inherited && !step.job_has_gpus))
+        return "";
+    return list;
 }
 
 int slurm_spank_user_init(spank_t spank, int count, char **arguments)
@@ -366,6 +427,17 @@ static void forget_outer_step(spank_t spank)
     spank_unsetenv(spank, NAMES_VARIABLE);
 }
 
+/* It may be another one than was found, of a step that has compiled it anew since. */
+static bool is_sealed(const struct plan *plan)
+{
+    char seal[SEAL_DIGITS + 1];
+    struct sha256 hash;
+    sha256_begin(&hash);
+    sha256_add(&hash, plan->text, plan->size);
+    sha256_finish(&hash, seal);
+    return seal_becomes_known(&step.site, step.job.uid, seal);
+}
+
 /* The plan of the step, read by the user's own process: as cdi-hpc-run, it trusts a file of the user's or of root's in
  * a directory to which nobody else has access. */
 static bool open_plan(struct plan *plan, struct plan_complaint *complaint)
@@ -393,9 +465,13 @@ static bool open_plan(struct plan *plan, struct plan_complaint *complaint)
         plan_complain(complaint, "%s: %s", step.plan, reason.text);
         return false;
     }
-    if (strcmp(plan->key, key) == 0 && plan->uid == (everybody ? 0 : geteuid()))
+    if (strcmp(plan->key, key) != 0 || plan->uid != (everybody ? 0 : geteuid())) {
+        plan_complain(complaint, "%s: it is not the plan that was asked for", step.plan);
+        return false;
+    }
+    if (!step.job.is_sealed || everybody || is_sealed(plan))
         return true;
-    plan_complain(complaint, "%s: it is not the plan that was asked for", step.plan);
+    plan_complain(complaint, "%s: it is not a plan that was compiled for a step: somebody has changed it", step.plan);
     return false;
 }
 

@@ -1,9 +1,11 @@
 #include "compiler.h"
 
 #include "closed.h"
+#include "seals.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,7 +21,8 @@
 /* Exit statuses of a child that did not come to execute its program; those of a program are lower. */
 enum { NOT_THE_USER = 200, NO_DESCRIPTORS, NOT_EXECUTED };
 
-/* Exit status of `cdi-hpc-run --print-plan` where there is no fresh plan. */
+/* Exit status of `cdi-hpc-run --print-plan` where there is no fresh plan, and of `cdi-hpc compile --seal` where somebody
+ * else has written it meanwhile. */
 enum { NO_PLAN = 1 };
 
 enum { STDOUT, STDERR, STREAMS, TEXT = 2 * PLAN_MAX_PATH };
@@ -29,17 +32,51 @@ struct answer {
     char text[STREAMS][TEXT];
 };
 
+/* A plan, as the programs name it. */
+struct found {
+    char seal[SEAL_DIGITS + 1];
+    char path[PLAN_MAX_PATH];
+};
+
 /* The child ---------------------------------------------------------------------------------------------------------
  *
  * slurmstepd has threads, so until exec only calls that signal-safety(7) allows are made. In user_init its effective
  * ids are the user's and the others root's: a program could become root again. */
 
+/* Rights that do nothing here. The kernel lets no process debug another that has a capability more than itself
+ * (cap_ptrace_access_check): with one of these, what plans for a step is out of reach of its user's other processes. */
+static const int harmless[] = {CAP_WAKE_ALARM, CAP_BLOCK_SUSPEND, CAP_AUDIT_WRITE, CAP_NET_BIND_SERVICE};
+
+static bool set_capabilities(uint64_t kept)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {
+        {.permitted = (uint32_t)kept, .inheritable = (uint32_t)kept},
+        {.permitted = (uint32_t)(kept >> 32), .inheritable = (uint32_t)(kept >> 32)},
+    };
+    return syscall(SYS_capset, &header, data) == 0;
+}
+
+/* Of what root could do, one of these, for the program as well; nothing where slurmstepd has none of them. */
+static bool keep_harmless_right(void)
+{
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+        if (set_capabilities(UINT64_C(1) << harmless[i]))
+            return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, harmless[i], 0, 0) == 0 || set_capabilities(0);
+    return set_capabilities(0);
+}
+
 static bool become_user(struct job job)
 {
     if (getuid() == 0 && geteuid() != 0 && seteuid(0) < 0)
         return false;
+    bool is_root = geteuid() == 0 && job.uid != 0;
+    if (is_root && prctl(PR_SET_KEEPCAPS, 1) < 0)
+        return false;
     /* Supplementary groups are the user's already. */
     if (geteuid() == 0 && (setresgid(job.gid, job.gid, job.gid) < 0 || setresuid(job.uid, job.uid, job.uid) < 0))
+        return false;
+    if (is_root && !keep_harmless_right())
         return false;
     uid_t uid[3];
     gid_t gid[3];
@@ -266,6 +303,9 @@ static void compile_line(struct line *line, const struct site *site, const struc
 {
     add(line, site->compiler, "");
     add(line, "compile", "");
+    add(line, "--seal", "");
+    if (wish->is_anew)
+        add(line, "--anew", "");
     if (wish->is_handoff)
         add(line, "--handoff", "");
     add_grant(line, wish);
@@ -282,6 +322,7 @@ static void environment_lines(struct line *line, const struct site *site, struct
     char directory[PLAN_MAX_PATH + 16], number[16];
     add(line, "PATH=", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     add(line, "LC_ALL=", "C.UTF-8");
+    add(line, "PYTHONNOUSERSITE=", "1"); /* without HOME, Python finds ~/.local by the number of the user */
     snprintf(number, sizeof number, "%u", job.node);
     add(line, "SLURM_NODEID=", number);
     if (site->cache == NULL)
@@ -310,16 +351,19 @@ static void take_errors(const char *program, char *said, struct plan_complaint *
         plan_complain(complaint, "%s: it has failed: %.1024s", program, last != NULL ? last : "it does not say why");
 }
 
-/* One absolute path and a newline. What the path leads to is the tasks' to find out, who are the user's. */
-static bool take_path(const char *program, char *said, char path[PLAN_MAX_PATH], struct plan_complaint *complaint)
+/* SHA-256, two spaces, one absolute path and a newline. What the path leads to is the tasks' to find out, who are the
+ * user's. */
+static bool take_plan(const char *program, const char *said, struct found *found, struct plan_complaint *complaint)
 {
-    size_t length = strcspn(said, "\n");
-    if (said[0] != '/' || said[length] != '\n' || said[length + 1] != '\0' || length >= PLAN_MAX_PATH) {
+    const char *path = said + SEAL_DIGITS + 2;
+    bool good = strspn(said, "0123456789abcdef") == SEAL_DIGITS && strncmp(said + SEAL_DIGITS, "  /", 3) == 0;
+    size_t length = good ? strcspn(path, "\n") : 0;
+    if (!good || path[length] != '\n' || path[length + 1] != '\0' || length >= sizeof found->path) {
         plan_complain(complaint, "%s: it has not answered with the path of a plan", program);
         return false;
     }
-    memcpy(path, said, length);
-    path[length] = '\0';
+    snprintf(found->seal, sizeof found->seal, "%.*s", SEAL_DIGITS, said);
+    snprintf(found->path, sizeof found->path, "%.*s", (int)length, path);
     return true;
 }
 
@@ -341,25 +385,68 @@ static bool ask(line_maker *make, const struct site *site, struct job job, const
     return good;
 }
 
+enum outcome { FOUND, NONE, FAILED };
+
+/* Ask one of the two programs for a plan. */
+static enum outcome seek(line_maker *make, const struct site *site, struct job job, const struct wish *wish,
+                         struct found *found, struct plan_complaint *complaint)
+{
+    struct answer answer;
+    const char *program = make == find_line ? site->runner : site->compiler;
+    if (!ask(make, site, job, wish, &answer, complaint))
+        return FAILED;
+    if (WEXITSTATUS(answer.status) == 0)
+        return take_plan(program, answer.text[STDOUT], found, complaint) ? FOUND : FAILED;
+    if (WEXITSTATUS(answer.status) == NO_PLAN && (make == find_line || answer.text[STDERR][0] == '\0'))
+        return NONE;
+    take_errors(program, answer.text[STDERR], complaint);
+    return FAILED;
+}
+
+static bool is_believed(const struct site *site, struct job job, const struct found *found)
+{
+    return !job.is_sealed || is_of_system(found->path) || seal_is_known(site, job.uid, found->seal);
+}
+
+/* A plan is compiled now; what comes of it is sealed. */
+static enum outcome compile(const struct site *site, struct job job, const struct wish *wish, struct found *found,
+                            struct plan_complaint *complaint)
+{
+    enum outcome outcome = seek(compile_line, site, job, wish, found, complaint);
+    if (outcome == FOUND && job.is_sealed && !seal_add(site, job.uid, found->seal, complaint))
+        return FAILED;
+    return outcome;
+}
+
+/* Another step, or the user, has written the plan at the same time. A step's is sealed in a moment. */
+static bool is_anothers(const struct site *site, struct job job, const struct wish *wish, struct found *found,
+                        struct plan_complaint *complaint)
+{
+    return seek(find_line, site, job, wish, found, complaint) == FOUND &&
+           (is_believed(site, job, found) || seal_becomes_known(site, job.uid, found->seal));
+}
+
 bool find_plan(const struct site *site, struct job job, const struct wish *wish, char path[PLAN_MAX_PATH],
                struct plan_complaint *complaint)
 {
-    struct answer answer;
-    if (!ask(find_line, site, job, wish, &answer, complaint))
+    struct found found;
+    struct wish insisting = *wish;
+    insisting.is_anew = true;
+    enum outcome outcome = seek(find_line, site, job, wish, &found, complaint);
+    if (outcome == FOUND && !is_believed(site, job, &found))
+        outcome = NONE;
+    if (outcome == NONE)
+        outcome = compile(site, job, wish, &found, complaint);
+    if (outcome == NONE && is_anothers(site, job, wish, &found, complaint))
+        outcome = FOUND;
+    if (outcome == NONE)
+        outcome = compile(site, job, &insisting, &found, complaint);
+    if (outcome == NONE)
+        plan_complain(complaint, "%s: it has not answered with the path of a plan", site->compiler);
+    if (outcome != FOUND)
         return false;
-    if (WEXITSTATUS(answer.status) == 0)
-        return take_path(site->runner, answer.text[STDOUT], path, complaint);
-    if (WEXITSTATUS(answer.status) != NO_PLAN) {
-        take_errors(site->runner, answer.text[STDERR], complaint);
-        return false;
-    }
-    if (!ask(compile_line, site, job, wish, &answer, complaint))
-        return false;
-    if (WEXITSTATUS(answer.status) != 0) {
-        take_errors(site->compiler, answer.text[STDERR], complaint);
-        return false;
-    }
-    return take_path(site->compiler, answer.text[STDOUT], path, complaint);
+    memcpy(path, found.path, sizeof found.path);
+    return true;
 }
 
 /* Directories -------------------------------------------------------------------------------------------------------- */

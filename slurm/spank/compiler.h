@@ -14,6 +14,7 @@ struct job {
     uid_t uid; /* its user */
     gid_t gid;
     uint32_t node; /* number of this node in it */
+    bool is_sealed; /* only plans that were compiled for a step are taken: seals.h */
 };
 
 /* What a plan is wanted for. */
@@ -22,6 +23,7 @@ struct wish {
     const char *gpus;       /* which ones Slurm gave to the step, "0,2", "" for none; NULL where it gives out none */
     const char *image;      /* that the tasks run in; "/" is the machine itself */
     bool is_handoff;        /* for launchers in the step; else for the tasks themselves */
+    bool is_anew;           /* also if somebody else has just made one */
 };
 
 /* Give the user a directory for his plans below the site's `cache`, if there is one. Called as root: no directory that

@@ -41,10 +41,22 @@ struct item {
     size_t length, slash, equals; /* lengths up to those characters; without "=", equals is all of it */
 };
 
+/* What cdi-hpc would take for a spec or a lock in the user's working directory (cdi_hpc/request.py). */
+static bool is_file(const char *text, size_t length)
+{
+    static const char *const ends[] = {".json", ".yaml", ".lock"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (length >= strlen(ends[i]) && memcmp(text + length - strlen(ends[i]), ends[i], strlen(ends[i])) == 0)
+            return true;
+    return false;
+}
+
 static bool read_item(const char *text, size_t length, struct item *item)
 {
     const char *slash = memchr(text, '/', length), *equals = memchr(text, '=', length);
     if (slash == NULL || (equals != NULL && equals < slash))
+        return false;
+    if (is_file(text, length))
         return false;
     *item = (struct item){text, length, (size_t)(slash - text), equals == NULL ? length : (size_t)(equals - text)};
     return is_letter(text[0]) && is_word(text, item->slash, "_-.") && is_letter(slash[1]) &&

@@ -131,7 +131,8 @@ def test_a_plan_that_is_stale_is_made_again(site):
 def test_a_plan_that_is_spoilt_after_it_was_found(site, damage, message):
     """Between the search and the tasks, as root or another job of the user could do it."""
     one_plan(site)
-    spoiler = site.program(f'#!/bin/sh\nplan=$({site.runner} "$@") || exit 1\n{damage}\necho "$plan"\n')
+    script = f'said=$({site.runner} "$@") || exit 1\nplan=${{said#*  }}\n{damage}\necho "${{said%%  *}}  $plan"\n'
+    spoiler = site.program(f"#!/bin/sh\n{script}")
     site.configure(cdi_hpc_run=spoiler)
     done = site.srun("-N1", "-n3", TWO, *MOUNTS, "echo", "RAN")
     shutil.rmtree(site.cache, ignore_errors=True)

@@ -13,6 +13,8 @@ from slurm_site import Site, wait_until
 
 pytestmark = pytest.mark.root
 
+CAP_WAKE_ALARM = 35
+
 CALLS = "%file,setresuid,setreuid,setuid,clone,clone3,fork,vfork"
 
 
@@ -86,9 +88,21 @@ def test_a_program_that_is_executed_for_the_user_can_not_become_root_again(site)
     status = report.read_text()
     for name, number in (("Uid", site.user.pw_uid), ("Gid", site.user.pw_gid)):
         assert re.search(rf"^{name}:((?:\t{number}){{4}})$", status, re.MULTILINE)
-    assert re.search(r"^CapPrm:\t0+$", status, re.MULTILINE)
+    # One that does nothing keeps the user's debuggers away.
+    rights = re.findall(r"^Cap(?:Inh|Prm|Eff|Amb):\t([0-9a-f]+)$", status, re.MULTILINE)
+    assert {int(right, 16) for right in rights} == {1 << CAP_WAKE_ALARM}
     assert re.search(r"^SigBlk:\t0+$", status, re.MULTILINE)
     variables = {line.partition("=")[0] for line in Path(f"{report}.env").read_text().splitlines()}
-    assert variables <= {"PATH", "LC_ALL", "SLURM_NODEID", "XDG_RUNTIME_DIR", "PWD", "_", "SHLVL", "OLDPWD"}
+    assert variables <= {
+        "PATH",
+        "LC_ALL",
+        "PYTHONNOUSERSITE",
+        "SLURM_NODEID",
+        "XDG_RUNTIME_DIR",
+        "PWD",
+        "_",
+        "SHLVL",
+        "OLDPWD",
+    }
     # Its own three, the directory that ls reads, and the script that the shell reads.
     assert len(Path(f"{report}.fds").read_text().splitlines()) <= 1 + 3 + 2

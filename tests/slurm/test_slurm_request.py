@@ -67,6 +67,11 @@ def test_arguments_that_are_taken(program):
     assert ask(program, "site", *["cdi-dir=/d"] * 17)[0] == 1
 
 
+@pytest.mark.parametrize("text", ["a/b.json", "a/b=c.json", "a/b.yaml", "a/b.lock", "nvidia.com/gpu=0,a/b=c.lock"])
+def test_no_name_is_taken_that_cdi_hpc_takes_for_a_file(program, text):
+    assert ask(program, "valid", text)[0] == 1
+
+
 def is_device_or_kind(text: str) -> bool:
     if "=" in text:
         return not isinstance(names.parse_qualified(text), str)

@@ -99,7 +99,6 @@ class Registry:
         shadowed: devices that lost against a later directory.
         conflicts: devices that nobody gets, and the files that define them in one directory.
         broken: devices of files with errors, and those files, as far as they could be read.
-        looked_at: every directory and file whose presence or content decided something, absent ones too.
 
     """
 
@@ -111,7 +110,6 @@ class Registry:
     shadowed: tuple[Shadowed, ...] = ()
     conflicts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     broken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    looked_at: tuple[str, ...] = ()
 
     def vendors(self) -> tuple[str, ...]:
         """Vendors of all specs, sorted."""
@@ -160,7 +158,6 @@ def load_registry(
     """Read all specs of some directories. Never raises for what it finds there: see ``Registry.errors``."""
     builder = _Builder(directories=tuple(directories))
     for priority, directory in enumerate(directories):
-        builder.looked_at.append(directory.path)
         if witness is not None:
             witness.saw(directory.path, "names")
         try:
@@ -169,7 +166,6 @@ def load_registry(
             builder.errors.setdefault(directory.path, []).extend(error.problems)
             continue
         for path in paths:
-            builder.looked_at.append(path)
             checked = load_spec(path, strict=strict, schema=schema, witness=witness)
             builder.add(checked, priority, directory.path)
     return builder.finish()
@@ -270,7 +266,6 @@ class _Builder:
     lost: dict[Shadowed, None] = field(default_factory=dict)
     conflicts: dict[str, list[str]] = field(default_factory=dict)
     broken: dict[str, list[str]] = field(default_factory=dict)
-    looked_at: list[str] = field(default_factory=list)
 
     def add(self, checked: Checked, priority: int, directory: str) -> None:
         """Take a file in, or what is wrong with it."""
@@ -315,5 +310,4 @@ class _Builder:
             shadowed=tuple(self.lost),
             conflicts={name: tuple(dict.fromkeys(paths)) for name, paths in sorted(self.conflicts.items())},
             broken={name: tuple(dict.fromkeys(paths)) for name, paths in sorted(self.broken.items())},
-            looked_at=tuple(dict.fromkeys(self.looked_at)),
         )

@@ -37,13 +37,11 @@ class Resolution:
     Attributes:
         devices: in the order of the request; one that is asked for twice is there twice (``edits.merge`` says why).
         warnings: what is unusual about the files that were requested by path, and about kinds that lack a device.
-        looked_at: files that were read because the request names them.
 
     """
 
     devices: tuple[RegisteredDevice, ...]
     warnings: tuple[Problem, ...] = ()
-    looked_at: tuple[str, ...] = ()
 
 
 def resolve(
@@ -62,7 +60,7 @@ def resolve(
             resolver.add(wanted, argument)
     if resolver.problems:
         raise CdiError(dict.fromkeys(resolver.problems))
-    return Resolution(tuple(resolver.devices), tuple(dict.fromkeys(resolver.warnings)), tuple(resolver.looked_at))
+    return Resolution(tuple(resolver.devices), tuple(dict.fromkeys(resolver.warnings)))
 
 
 def is_file_request(wanted: str) -> bool:
@@ -88,7 +86,6 @@ class _Resolver:
         self.devices: list[RegisteredDevice] = []
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
-        self.looked_at: list[str] = []
 
     def add(self, wanted: str, argument: str) -> None:
         """Resolve one part of one argument."""
@@ -104,7 +101,6 @@ class _Resolver:
     def _add_file(self, path: str) -> None:
         absolute = os.path.abspath(path)
         checked = load_spec(absolute, strict=self.strict, witness=self.witness)
-        self.looked_at.append(absolute)
         self.warnings += checked.warnings
         self.problems += checked.errors
         if checked.spec is not None and checked.spec.devices:

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cdi_hpc.backend import Dressing, Invocation, Located, Peers, Profile, Text, Variable, Word
-from cdi_hpc.backends.charliecloud import environment, host_dev, images, words
+from cdi_hpc.backends.charliecloud import environment, images, words
 from cdi_hpc.backends.charliecloud.wishes import Wishes
 from cdi_hpc.compose import UNDERLAY, Composition, compose
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
-from cdi_hpc.launch import peers, runner
+from cdi_hpc.launch import host_dev, peers, runner
 from cdi_hpc.launch.base import ORIGIN as BASE
 from cdi_hpc.launch.base import base_actions
 from cdi_hpc.model import Origin

@@ -7,15 +7,14 @@ the launcher takes it from there.
 
 from __future__ import annotations
 
-import os
-import posixpath
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, Union
 
 from cdi_hpc.backends.singularity.own_mounts import OwnMounts
+from cdi_hpc.compose import parents_between
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
+from cdi_hpc.launch import host_dev
 from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, Unsupported, WriteFile
 from cdi_hpc.steps import ROOT, BindHost, MakeDirectory, MakeFile, MakeLink, MountNew, Step
@@ -58,7 +57,7 @@ def put_on_host(
     wanted = list(actions)
     absent = [action for action in wanted if not _has_place(action, host)]
     if absent and namespaces != "no":
-        _replace_dev(wanted, _Shown(host, witness), own)
+        _replace_dev(wanted, host, witness, own)
         return
     for action in wanted:
         needed = not _is_as_wanted(action, host)
@@ -107,73 +106,41 @@ def _cover(action: DevAction, own: OwnMounts) -> None:
 # A /dev of our own ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """The host's /dev, of which everything is shown: so what is added to it makes a plan stale as well."""
-
-    host: Host
-    witness: Witness
-
-    def names(self, directory: str) -> list[str]:
-        """Names in a directory; none if there is no directory."""
-        node = self.host.node(directory)
-        if node is None or node.kind != "directory":
-            return []
-        self.witness.saw(directory, "names")
-        return os.listdir(directory)
-
-
-@dataclass
-class _Directory:
-    """A directory of our own /dev that the host's is brought back into, around what the plan has in it."""
-
-    wanted: dict[str, DevAction] = field(default_factory=dict)
-    directories: dict[str, _Directory] = field(default_factory=dict)
-
-    def add(self, action: DevAction, path: str) -> None:
-        """Take an action for a path below this directory."""
-        first, _, rest = path.partition("/")
-        if rest:
-            self.directories.setdefault(first, _Directory()).add(action, rest)
-        else:
-            self.wanted[first] = action
-
-
-def _replace_dev(wanted: Iterable[DevAction], shown: _Shown, own: OwnMounts) -> None:
+def _replace_dev(wanted: Iterable[DevAction], host: Host, witness: Witness, own: OwnMounts) -> None:
     """The whole of the host's /dev, entry by entry, with the plan's among them."""
-    top = _Directory()
-    for action in wanted:
-        top.add(action, place_of(action)[len(DEV) + 1 :])
     # Programs that ask for a pseudo-terminal find an instance of our own: the host's is reached by its /dev/ptmx only
     # where that lies beside it on one mount.
-    top.add(MountFilesystem("devpts", "devpts", f"{DEV}/pts", _ORIGIN, ("noexec", "nosuid"), _PTS), "pts")
-    top.add(Symlink(f"{DEV}/ptmx", "pts/ptmx", _ORIGIN), "ptmx")
+    terminals = (
+        MountFilesystem("devpts", "devpts", f"{DEV}/pts", _ORIGIN, ("noexec", "nosuid"), _PTS),
+        Symlink(f"{DEV}/ptmx", "pts/ptmx", _ORIGIN),
+    )
+    planned = {place_of(action): action for action in (*wanted, *terminals)}
     name = own.name()
     # mode=755: in a sticky world-writable directory the kernel refuses "> /dev/null" on another owner's node.
     own.steps.append(MakeDirectory(ROOT + name))
     own.steps.append(MountNew("tmpfs", "dev", ROOT + name, ("noexec", "nosuid"), ("mode=755",)))
-    own.steps += _filled(top, DEV, ROOT + name, shown)
+    around = {place_of(action): action for action in host_dev.brought_back(frozenset(planned), host, witness)}
+    own.steps += _filled({**around, **planned}, ROOT + name)
     own.moves.append((name, DEV))
 
 
 _PTS = ("newinstance", "ptmxmode=0666", "mode=0620")
 
 
-def _filled(directory: _Directory, host_path: str, path: str, shown: _Shown) -> Iterator[Step]:
-    for name in sorted({*shown.names(host_path), *directory.wanted, *directory.directories}):
-        here, there = posixpath.join(path, name), posixpath.join(host_path, name)
-        if name in directory.wanted:
-            if name in directory.directories:
-                raise CdiError(Problem(there, "the spec has something there and below it", "correct the spec"))
-            yield from _made(directory.wanted[name], here)
-        elif name in directory.directories:
-            yield MakeDirectory(here)
-            yield from _filled(directory.directories[name], there, here, shown)
-        else:
-            yield from _brought_back(there, here, shown.host)
+def _filled(actions: Mapping[str, Action], top: str) -> Iterator[Step]:
+    """Steps for actions by their paths in /dev, in a directory of ours in its place."""
+    made: set[str] = set()
+    for path in sorted(actions, key=lambda path: path.split("/")):
+        for parent in parents_between(path, DEV):
+            if parent in actions:
+                raise CdiError(Problem(parent, "the spec has something there and below it", "correct the spec"))
+            if parent not in made:
+                made.add(parent)
+                yield MakeDirectory(top + parent[len(DEV) :])
+        yield from _made(actions[path], top + path[len(DEV) :])
 
 
-def _made(action: DevAction, path: str) -> Iterator[Step]:
+def _made(action: Action, path: str) -> Iterator[Step]:
     if isinstance(action, Symlink):
         yield MakeLink(path, action.points_to)
     elif isinstance(action, WriteFile):
@@ -181,21 +148,8 @@ def _made(action: DevAction, path: str) -> Iterator[Step]:
     elif isinstance(action, MountFilesystem):
         yield MakeDirectory(path)
         yield MountNew(action.fstype, action.source, path, action.flags, action.data)
-    else:
+    elif isinstance(action, Bind):
         is_directory = action.kind == "directory"
         flags = tuple(sorted({*action.flags, *action.kept})) if action.flags else ()
         yield MakeDirectory(path) if is_directory else MakeFile(path)
         yield BindHost(action.source, path, is_directory, flags)
-
-
-def _brought_back(host_path: str, path: str, host: Host) -> Iterator[Step]:
-    text = host.link(host_path)
-    if text is not None:
-        yield MakeLink(path, text)
-        return
-    node = host.node(host_path)
-    if node is None:  # it went away this moment
-        return
-    is_directory = node.kind == "directory"
-    yield MakeDirectory(path) if is_directory else MakeFile(path)
-    yield BindHost(node.real_path, path, is_directory)

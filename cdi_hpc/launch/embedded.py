@@ -121,7 +121,7 @@ def run(
         command,
         process.environment(inheritance.command_environment(), planned, options.env),
         tuple(f"{name}={value}" for name, value in planned),
-        _current_directory(),
+        process.working_directory() or "/",
         mount_points(),
         options,
         image,
@@ -216,10 +216,3 @@ def check_mode(mode: Mode, options: RunOptions) -> None:
     """Refuse what a mode can't do (CdiError)."""
     if mode == "underlay" and options.writable_tmpfs:
         raise CdiError(Problem("--writable-tmpfs", "needs an overlay, and there is none", _NO_OVERLAY_FIX))
-
-
-def _current_directory() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "/"

@@ -92,7 +92,7 @@ def compile_launch(
 
     """
     caller = None if everybody else Caller.present()
-    key = cache_key(request.launch, caller, native.working_directory(), environ)
+    key = cache_key(request.launch, caller, process.working_directory(), environ)
     with cache.compiling(key, time.time() if since is None else since) as done:
         if not done:
             translate_once = partial(_records, request, environ, cache.image_place(), report, everybody=everybody)
@@ -267,7 +267,7 @@ def run(
     dressing = prepared.dressing
     stage = ""
     if dressing.stage:
-        key = cache_key(request.launch, Caller.present(), native.working_directory(), environ)
+        key = cache_key(request.launch, Caller.present(), process.working_directory(), environ)
         stage = cache.make_stage(key, dressing.stage)
     argv = [request.launcher.argv0, *(_text(word, request, stage) for word in dressing.words)]
     argv += request.launch.invocation.command

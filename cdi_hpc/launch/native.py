@@ -18,7 +18,7 @@ from cdi_hpc.config import Configuration, Strictness
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.image import Image, read_image
-from cdi_hpc.launch import embedded, handoff, runner, telling
+from cdi_hpc.launch import embedded, handoff, process, runner, telling
 from cdi_hpc.launch.handoff import HandOver
 from cdi_hpc.lookup import Report, read_registry
 from cdi_hpc.mountinfo import mount_points
@@ -110,7 +110,7 @@ def compile_launch(
     """
     caller = None if everybody else Caller.present()
     owner = (caller.uid, caller.gid) if caller else (0, 0)
-    key = cache_key(launch, caller, working_directory(), environ)
+    key = cache_key(launch, caller, process.working_directory(), environ)
     with cache.compiling(key, time.time() if since is None else since) as done:
         if anew or not done:
             place = cache.image_place() if os.path.isfile(launch.image) else ""
@@ -287,11 +287,3 @@ def check_libraries(assembly: Assembly, launch: Launch, report: Report) -> None:
     strictness = "fail" if launch.preflight == "auto" else launch.preflight
     for misfit in preflight.enforce(assembly, strictness, "--preflight=warn"):
         report.warn(misfit)
-
-
-def working_directory() -> str:
-    """This process's, "" if it has no path any more."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""

@@ -47,7 +47,7 @@ def become_launcher(
     launcher = _Launcher(program, argv, env, telling)
     if not dressing.steps:
         _execute(launcher)
-    current = _current_directory()
+    current = process.working_directory() or "/"
     if dressing.squashfs:
         if telling is not None:
             telling.record(wire.Squashfs(dressing.squashfs, dressing.place))
@@ -121,10 +121,3 @@ def _execute(launcher: _Launcher) -> NoReturn:
     sys.stderr.write(f"cdi-hpc: {printable(launcher.program)}: {reason}\n")
     sys.stderr.flush()
     os._exit(status)
-
-
-def _current_directory() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "/"

@@ -39,6 +39,14 @@ def environment(
     return result
 
 
+def working_directory() -> str:
+    """This process's, "" if it has no path any more."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
 def enter_directory(wanted: str | None, current: str) -> None:
     """Go to ``wanted``, or to ``current`` if the container has it, or to /.
 

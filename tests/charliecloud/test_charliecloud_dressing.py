@@ -11,10 +11,10 @@ from releases import EARLY, LATE, invocation
 
 from cdi_hpc.backend import Dressing, Keep, Peers, Text, Variable
 from cdi_hpc.backends.charliecloud.dressing import dress
-from cdi_hpc.backends.charliecloud.host_dev import brought_back
 from cdi_hpc.backends.charliecloud.images import locate
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
+from cdi_hpc.launch.host_dev import brought_back
 from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Symlink, WriteFile
 from cdi_hpc.steps import BindHost, BindStaged, MakeFile, MountNew, MountOverlay

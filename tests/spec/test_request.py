@@ -7,6 +7,7 @@ import pytest
 from cdi_hpc.errors import CdiError
 from cdi_hpc.registry import Registry, SpecDirectory, load_registry
 from cdi_hpc.request import resolve
+from cdi_hpc.witness import Recorder
 
 
 def spec(kind, *devices):
@@ -70,9 +71,10 @@ def test_a_path_means_every_device_of_that_file_wherever_it_is(registry, tmp_pat
     (elsewhere / "odd.spec").write_text(spec("my/odd", "c"))
     monkeypatch.chdir(elsewhere)
     for argument in (str(elsewhere / "my.yaml"), "./my.yaml", "my.yaml", "../elsewhere, 1/my.yaml"):
-        resolution = resolve([argument], registry)
+        recorder = Recorder()
+        resolution = resolve([argument], registry, witness=recorder)
         assert [device.name for device in resolution.devices] == ["my/gpu=b", "my/gpu=a"]
-        assert resolution.looked_at == (str(elsewhere / "my.yaml"),)
+        assert str(elsewhere / "my.yaml") in {state.path for state in recorder.states()}
     assert resolved(registry, "./odd.spec,my.yaml,vendor.com/gpu=0") == [
         "my/odd=c",
         "my/gpu=b",

@@ -1,6 +1,6 @@
 """A /dev made anew, with everything of the host's in it that neither we nor the plan put there.
 
-ch-run shows the host's whole /dev, and a node that the plan renames is no reason to miss the others. The host's
+Launchers show the host's whole /dev, and a node that the plan renames is no reason to miss the others. The host's
 devtmpfs takes no new names from a user, so its entries are brought into a tmpfs one by one.
 """
 

@@ -60,10 +60,26 @@ def store(results: Iterable[Generated], directory: str, *, force: bool = False) 
     if problems:
         raise CdiError(problems)
     try:
-        os.makedirs(directory, mode=0o755, exist_ok=True)
+        _make_directory(directory)
         return [stored for path, result in wanted for stored in _bring_up_to_date(path, result)]
     except OSError as error:
-        raise CdiError(Problem(error.filename or directory, f"{error.strerror}", "are you root?")) from None
+        # Not the file that the error names: that may be one under a name of the moment.
+        fix = "become root, or take a directory of your own" if isinstance(error, PermissionError) else ""
+        raise CdiError(Problem(directory, f"{error.strerror}", fix)) from None
+
+
+def _make_directory(path: str) -> None:
+    """A directory and those above it, for everybody to look into, whatever the umask."""
+    if not path or os.path.isdir(path):
+        return
+    _make_directory(os.path.dirname(path.rstrip("/")))
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):  # else another of us was quicker
+            raise
+    else:
+        os.chmod(path, 0o755)  # noqa: S103 - that is what it is for
 
 
 def _in_the_way(path: str, result: Generated) -> Iterable[Problem]:

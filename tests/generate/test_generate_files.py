@@ -59,7 +59,7 @@ def test_a_file_is_written_once_for_everybody_to_read_and_left_alone_until_somet
         os.umask(old_umask)
     spec = specs / "lab.example-thing.yaml"
     before = spec.stat()
-    assert stat.S_IMODE(before.st_mode) == 0o644
+    assert (stat.S_IMODE(before.st_mode), stat.S_IMODE(specs.stat().st_mode)) == (0o644, 0o755)
     assert outcomes(generate(*arguments)) == ["unchanged"]
     assert spec.stat().st_ino == before.st_ino
     (things / "thing1").symlink_to("/dev/zero")
@@ -93,8 +93,11 @@ def test_a_directory_that_can_not_be_written_to_is_named(generate, tmp_path) -> 
     (tmp_path / "file").write_text("")
     done = generate("thing", "--output", tmp_path / "file")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"cdi-hpc: error: {tmp_path}/file")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == f"cdi-hpc: error: {tmp_path}/file/lab.example-thing.yaml: Not a directory\n"
+    for roots in ("/etc/cdi", "/etc/cdi/new"):
+        refused = generate("thing", "--output", roots)
+        fix = "become root, or take a directory of your own"
+        assert (refused.returncode, refused.stderr) == (1, f"cdi-hpc: error: {roots}: Permission denied ({fix})\n")
 
 
 def test_the_list_shows_what_each_recipe_finds(generate) -> None:

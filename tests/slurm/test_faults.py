@@ -85,6 +85,41 @@ def test_a_fault_of_one_node_of_two(site):
     ]
 
 
+#: What can be wrong with the spec of one node -> how it gets there, what that node says of it.
+SPECS = {
+    "no YAML": ("echo '{{devices: [' > {spec}", "{spec}:1:"),
+    "no spec": ("echo 'just words' > {spec}", "{spec}"),
+    "cut off": ("head -c 300 /etc/cdi/nvidia.yaml > {spec}", "{spec}"),
+    "empty": (": > {spec}", "{spec}"),
+    "not readable": ("cp /etc/cdi/nvidia.yaml {spec}; chmod 0 {spec}", "Permission denied"),
+    "not there": (":", "kind 'nvidia.com/gpu': there are no usable CDI specs in '{directory}'"),
+    "other devices": ("sed 's/^kind:.*/kind: amd.com\\/gpu/' /etc/cdi/nvidia.yaml > {spec}", "nvidia.com/gpu"),
+    "a library that is not there": (
+        "sed 's/libcuda.so.570.133.20/libcuda.so.1.2.3/' /etc/cdi/nvidia.yaml > {spec}",
+        "1.2.3",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["handoff", "mounts"])
+@pytest.mark.parametrize("fault", [*SPECS])
+def test_a_spec_that_is_broken_on_one_node_of_two(site, fault, mode):
+    """The second node's compiler looks into a directory of its own, as on a machine of its own."""
+    make, message = SPECS[fault]
+    directory = Path(tempfile.mkdtemp(dir=site.top / "home"))
+    directory.chmod(0o755)
+    names = {"directory": directory, "spec": directory / "nvidia.yaml"}
+    subprocess.run(["sh", "-euc", make.format(**names)], check=True)
+    own = f'case $SLURM_NODEID in 1) shift; set -- compile --cdi-dir={directory} "$@";; esac'
+    compiler = site.program(f'#!/bin/sh\n{own}\nexec {site.compiler} "$@"\n')
+    site.configure(cdi_hpc=compiler, cdi_hpc_run=site.program("#!/bin/sh\nexit 1\n"))
+    done = site.srun("-N2", "-n4", TWO, GPUS, f"--cdi-mode={mode}", "printenv", "SLURMD_NODENAME")
+    assert (done.returncode, set(done.stdout.split())) == (125, {"n1"}), done.stderr
+    lines = errors(done)
+    assert {line.partition(":")[0] for line in lines} == {"n2"}, done.stderr
+    assert message.format(**names) in "\n".join(lines), done.stderr
+
+
 # Plans --------------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +176,37 @@ def test_a_plan_that_is_spoilt_after_it_was_found(site, damage, message):
     assert message in errors(done)[0]
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("when", ["before it is looked for", "after it was found"])
+def test_a_plan_of_somebody_else(site, when):
+    plan = one_plan(site)
+    if when == "before it is looked for":
+        os.chown(plan, 65534, 65534)
+        runner = str(site.runner)
+    else:
+        # The runner is the user's and can't give a file away; the machine's root, who can, is us.
+        held, go = site.top / "home/held", site.top / "home/go"
+        for path in (held, go):
+            path.unlink(missing_ok=True)
+        wait = f"touch {held}; until [ -e {go} ]; do sleep 0.02; done"
+        runner = site.program(f'#!/bin/sh\nplan=$({site.runner} "$@") || exit 1\n{wait}\necho "$plan"\n')
+    site.configure(cdi_hpc_run=runner)
+    process = site.begin("srun", "--quiet", "-n2", TWO, *MOUNTS, "echo", "RAN")
+    if when == "after it was found":
+        assert wait_until(held.exists)
+        os.chown(plan, 65534, 65534)
+        plan.chmod(0o644)  # he could read it
+        go.touch()
+    out, err = process.communicate(timeout=60)
+    if when == "before it is looked for":  # it is no plan of his, and he may replace it in his own directory
+        assert (process.returncode, out) == (0, "RAN\nRAN\n"), err
+        assert plan.stat().st_uid == site.user.pw_uid
+    else:
+        assert (process.returncode, out) == (125, ""), err
+        assert "it belongs to user 65534" in err
+    shutil.rmtree(site.cache)
+
+
 # Directories --------------------------------------------------------------------------------------------------------
 
 
@@ -184,29 +250,48 @@ def test_a_directory_of_plans_that_can_not_be_written(site):
         site.cache.parent.chmod(0o700)
 
 
-def test_a_directory_of_plans_that_is_full(built):
-    """In a mount namespace of the test's own, where a file system can be as small as it takes."""
+def in_namespaces(built: tuple[Path, Path], prepare: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """A step on two nodes of a machine that something is done to: it is in namespaces of the test's own.
+
+    Whatever happens to the step, the nodes are in service afterwards.
+    """
     top = Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir="/tmp"))
     site = Site(top, *built)
     site.caches.mkdir()
     site.configure()
-    script = f"""
-mount -t tmpfs -o size=4k,mode=755 tmpfs {site.caches}
-exec python3 {PROJECT}/scripts/slurm-lab --dir {site.lab} run --gpus 2 --plugstack {top}/plugstack.conf -- \
-    srun --quiet -N2 -n4 {TWO} {GPUS} echo RAN
-"""
-    done = subprocess.run(
-        ["unshare", "--user", "--map-current-user", "--keep-caps", "--mount", "sh", "-c", script],
-        env=site.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    srun = " ".join(("srun", "--quiet", "-N2", "-n4", TWO, *words, "echo", "RAN"))
+    lab = f"python3 {PROJECT}/scripts/slurm-lab --dir {site.lab} run --gpus 2 --plugstack {top}/plugstack.conf"
+    states = f"sinfo --noheader --Node --format=%T > {top}/states"
+    script = f"{prepare.format(caches=site.caches)}\nexec {lab} -- sh -c '{srun}; status=$?; {states}; exit $status'"
+    argv = ["unshare", "--user", "--map-current-user", "--keep-caps", "--mount", "sh", "-euc", script]
+    done = subprocess.run(argv, env=site.environment(), capture_output=True, text=True, check=False, timeout=120)
+    found = (top / "states").read_text().split()
+    assert len(found) == 2, done.stderr
+    assert not [state for state in found if "drain" in state or "down" in state], found
     shutil.rmtree(top)
+    return done
+
+
+#: What the plans' directory is -> how it gets so, what is said.
+FILE_SYSTEMS = {
+    "full": ("mount -t tmpfs -o size=4k,mode=755 tmpfs {caches}", "No space left on device"),
+    "out of inodes": ("mount -t tmpfs -o nr_inodes=1,mode=755 tmpfs {caches}", "No space left on device"),
+    "read-only": ("mount -t tmpfs -o ro,mode=755 tmpfs {caches}", "Read-only file system"),
+    "read-only later": (
+        "mount -t tmpfs -o mode=755 tmpfs {caches}; mkdir -m 700 {caches}/$(id -u); mount -o remount,ro {caches}",
+        "Read-only file system",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["handoff", "mounts"])
+@pytest.mark.parametrize("fault", [*FILE_SYSTEMS])
+def test_a_directory_of_plans_that_is_full_or_read_only(built, fault, mode):
+    prepare, message = FILE_SYSTEMS[fault]
+    done = in_namespaces(built, prepare, GPUS, f"--cdi-mode={mode}")
     assert (done.returncode, done.stdout) == (125, ""), done.stderr
     assert len(errors(done)) == 2, done.stderr
-    assert all("No space left on device" in line for line in errors(done))
+    assert all(message in line for line in errors(done))
 
 
 # What users can do ---------------------------------------------------------------------------------------------------
@@ -222,6 +307,24 @@ def test_an_option_that_is_brought_past_srun(site, value):
     else:
         assert (done.returncode, done.stdout) == (125, "")
         assert "is not a device" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["cdi_mode", "cdi_image"])
+@pytest.mark.parametrize("value", ["", "magic", "/no/such/image", "x" * 5000])
+def test_another_option_that_is_brought_past_srun(site, name, value):
+    done = site.srun("-n2", TWO, GPUS, "printenv", "CDI_HPC_PLAN", env={f"_SLURM_SPANK_OPTION_cdi_{name}": value})
+    if done.returncode == 0:  # this release does not take it from there
+        assert len(done.stdout.splitlines()) == 2
+    else:
+        assert (done.returncode, done.stdout) == (125, ""), done.stderr
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"])
+@pytest.mark.parametrize("forged", ["0,1,2,3,4,5,6,7", "7", "", "x"])
+def test_forged_variables_do_not_say_what_was_allocated(site, name, forged):
+    done = site.srun("-n2", TWO, GPUS, "printenv", "CDI_HPC_DEVICES", env={name: forged})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "nvidia.com/gpu=0,nvidia.com/gpu=1\n" * 2
 
 
 def test_plugstack_arguments_that_are_wrong_stop_only_who_asks_for_devices(site):
@@ -263,25 +366,18 @@ def test_a_step_is_cancelled(site):
     assert process.returncode != 0
 
 
+FORBIDDEN = "echo 0 > /proc/sys/user/max_user_namespaces"
+
+
 def test_user_namespaces_are_forbidden_on_a_node(built):
     """In a user namespace of the test's own, whose limit is its own as well."""
-    top = Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir="/tmp"))
-    site = Site(top, *built)
-    site.configure()
-    script = f"""
-echo 0 > /proc/sys/user/max_user_namespaces
-exec python3 {PROJECT}/scripts/slurm-lab --dir {site.lab} run --gpus 2 --plugstack {top}/plugstack.conf -- \
-    srun --quiet -N2 -n4 {TWO} {" ".join(MOUNTS)} echo RAN
-"""
-    done = subprocess.run(
-        ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", script],
-        env=site.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    shutil.rmtree(top)
+    done = in_namespaces(built, FORBIDDEN, *MOUNTS)
     assert (done.returncode, done.stdout) == (125, ""), done.stderr
     assert len(errors(done)) == 2, done.stderr
     assert all("/proc/sys/user/max_user_namespaces: a user and mount namespace" in line for line in errors(done))
+
+
+def test_where_user_namespaces_are_forbidden_launchers_are_told_of_the_devices_still(built):
+    """Those that are setuid need none."""
+    done = in_namespaces(built, FORBIDDEN, GPUS)
+    assert (done.returncode, done.stdout) == (0, "RAN\n" * 4), done.stderr

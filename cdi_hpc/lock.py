@@ -105,8 +105,11 @@ def make_lock(
 def _programs(edits: ResolvedEdits, site: Policy) -> set[str]:
     from cdi_hpc.policy import hook_rule
 
-    ruled = ((hook.value.path, hook_rule(site, hook.value)) for hook in edits.hooks)
-    return {path for path, rule in ruled if rule is not None and rule.verdict == "run" and os.path.isfile(path)}
+    if not site.runs_hooks():
+        return set()
+    real_paths = {hook.value: os.path.realpath(hook.value.path) for hook in edits.hooks}
+    rules = ((path, hook_rule(site, hook, path)) for hook, path in real_paths.items())
+    return {path for path, rule in rules if rule is not None and rule.verdict == "run" and os.path.isfile(path)}
 
 
 def _parts(edits: ResolvedEdits) -> Iterator[Sequence[Any]]:

@@ -124,6 +124,10 @@ class Policy:
     rules: Mapping[Category, Rules] = field(default_factory=dict)
     hooks: tuple[HookRule, ...] = ()
 
+    def runs_hooks(self) -> bool:
+        """Whether there is a rule that has hooks run."""
+        return any(rule.verdict == "run" for rule in self.hooks)
+
     def is_empty(self) -> bool:
         """Whether nothing can be refused."""
         return not any(rules.rules or rules.default == "deny" for rules in self.rules.values())
@@ -215,12 +219,20 @@ def refusal(judgement: Judgement) -> Problem:
     return Problem(str(subject.origin), f"{what}{because}; rule {str(by)!r} in {by.where}")
 
 
-def hook_rule(policy: Policy, hook: Hook) -> HookRule | None:
-    """The rule about a hook, None if there is none; a rule that has it run has to match its real path as well."""
-    path = posixpath.normpath(hook.path)
+def hook_rule(policy: Policy, hook: Hook, real_path: str = "") -> HookRule | None:
+    """The rule about a hook, None if there is none.
+
+    Args:
+        policy: the site's rules.
+        hook: the hook.
+        real_path: its path without links, where that is known: a rule may be about either. Whoever has a program run
+            makes sure that the rule is about this one.
+
+    """
+    paths = [posixpath.normpath(path) for path in (hook.path, real_path) if path]
     for rule in policy.hooks:
-        name = path if isinstance(rule.path, PathPattern) else posixpath.basename(path)
-        if rule.path.matches(name) and set(rule.arguments) <= set(hook.args):
+        names = paths if isinstance(rule.path, PathPattern) else map(posixpath.basename, paths)
+        if any(map(rule.path.matches, names)) and set(rule.arguments) <= set(hook.args):
             return rule
     return None
 

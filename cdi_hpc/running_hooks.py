@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cdi_hpc.globs import PathPattern
-from cdi_hpc.host import Host
 from cdi_hpc.model import Hook, Origin
 from cdi_hpc.plan import Plan, RunHook, Unsupported
 from cdi_hpc.policy import HookRule
@@ -34,7 +33,9 @@ _CODE_PREFIXES = ("BASH_FUNC_", "LD_", "PERL", "PYTHON")
 _SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-def run_hook(hook: Hook, rule: HookRule, edit: str, origin: Origin, host: Host) -> RunHook | Unsupported:
+def run_hook(
+    hook: Hook, rule: HookRule, edit: str, origin: Origin, real_path: str, complaint: str
+) -> RunHook | Unsupported:
     """What becomes of a hook that a rule has run.
 
     Args:
@@ -42,10 +43,10 @@ def run_hook(hook: Hook, rule: HookRule, edit: str, origin: Origin, host: Host) 
         rule: the rule.
         edit: the hook in CDI's words.
         origin: where it was written.
-        host: the machine.
+        real_path: the program's path without links.
+        complaint: why it is not believed to be root's, or "".
 
     """
-    real_path, complaint = host.program(hook.path) if hook.path.startswith("/") else (hook.path, "")
     reason = _refusal(hook, rule, real_path, complaint)
     if reason:
         return Unsupported(edit, f"not run: {reason} (rule {rule.where})", origin, fatal=rule.is_fatal)

@@ -316,14 +316,16 @@ def _by_rule(hook: Hook, origin: Origin, site: Policy, host: Host) -> Action | N
     """What becomes of a hook that a rule of the site's is about; None if it is translated."""
     from cdi_hpc.policy import hook_rule  # most machines have no rules, and their launches should not pay for them
 
-    rule = hook_rule(site, hook)
+    asks = site.runs_hooks() and hook.path.startswith("/")
+    real_path, complaint = host.program(hook.path) if asks else (hook.path, "")
+    rule = hook_rule(site, hook, real_path)
     if rule is None or rule.verdict == "translate":
         return None
     edit = f"hooks {posixpath.basename(hook.path)}"
     if rule.verdict == "run":
         from cdi_hpc import running_hooks
 
-        return running_hooks.run_hook(hook, rule, edit, origin, host)
+        return running_hooks.run_hook(hook, rule, edit, origin, real_path, complaint)
     because = f": {rule.because}" if rule.because else ""
     reason = f"left out by a rule of the site's{because} ({rule.where})"
     if rule.verdict == "skip":

@@ -9,7 +9,7 @@ from cdi_hpc import identity, policy
 from cdi_hpc.explain.rows import Edit
 from cdi_hpc.model import Hook, Origin, ResolvedEdits
 from cdi_hpc.plan import Plan
-from cdi_hpc.policy import Judgement, Policy, Subject
+from cdi_hpc.policy import HookRule, Judgement, Policy, Subject
 from cdi_hpc.registry import RegisteredDevice
 
 
@@ -44,10 +44,14 @@ def _reason(judgement: Judgement) -> str:
 
 def _hooks(rules: Policy, edits: Sequence[Edit]) -> Iterator[tuple[Origin, str]]:
     for edit in edits:
-        rule = policy.hook_rule(rules, edit.value) if isinstance(edit.value, Hook) else None
+        rule = _hook_rule(rules, edit.value) if isinstance(edit.value, Hook) else None
         if rule is not None and rule.verdict not in ("translate", "run"):
             because = f": {rule.because}" if rule.because else ""
             yield edit.origin, f"the site leaves this hook out{because}; rule {rule.verdict!r} in {rule.where}"
+
+
+def _hook_rule(rules: Policy, hook: Hook) -> HookRule | None:
+    return policy.hook_rule(rules, hook, os.path.realpath(hook.path) if rules.runs_hooks() else "")
 
 
 def _concerns(subject: Subject, edit: Edit, devices: Sequence[RegisteredDevice]) -> bool:

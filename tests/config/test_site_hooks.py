@@ -303,3 +303,33 @@ def test_a_caller_who_ignores_his_children_gets_the_same(site, vendor):
     )
     done = site.do("python3", "-c", ignoring, "cdi-hpc", "run", *ASK, str(site.image), "cat", "/opt/site/made")
     assert done.stdout.startswith("/srv/bin/setup"), done.stderr
+
+
+def own_image(site) -> Path:
+    """An image of the user's, with what a shell needs from the host."""
+    site.image = site.top / "image"
+    for name in ("proc", "sys", "dev", "tmp", "etc", "usr", "opt"):
+        (site.image / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (site.image / name).symlink_to(f"usr/{name}")
+    return site.image
+
+
+def test_a_change_where_a_hook_wrote_has_it_run_again(site, vendor):
+    allow(site)
+    image = own_image(site)
+    script(vendor / "setup", "#!/bin/sh\nls rootfs/etc/list.d >rootfs/etc/list.d/all\n")
+    (image / "etc/list.d").mkdir()
+    site.spec(hooks=[hook("setup")])
+    launch = f"cdi-hpc run --bind /usr:/usr {' '.join(ASK)} {image} cat /etc/list.d/all"
+    done = site.play(f"{launch}; touch {image}/etc/list.d/more; {launch}")
+    assert done.stdout.split() == ["all", "all", "more"], done.stderr
+
+
+def test_an_image_that_can_not_be_a_layer_is_said(site, vendor):
+    allow(site)
+    image = own_image(site)
+    site.mounts.append(f"mount -t tmpfs tmpfs {image}/opt")
+    site.spec(hooks=[hook("setup")])
+    said = "not run: something is mounted below the image's directories, which can't be a layer then"
+    assert said in site.refusal(*ASK)

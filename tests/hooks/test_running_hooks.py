@@ -64,6 +64,16 @@ def test_a_hook_without_words_is_told_its_path():
     assert planned(hook()).args == ("/opt/site/setup",)  # type: ignore[union-attr]
 
 
+def test_a_rule_is_about_the_path_without_links():
+    site = rules("{path: /usr/bin/other, action: run}")
+    assert planned(hook("/opt/site/link"), site).path == "/usr/bin/other"  # type: ignore[union-attr]
+
+
+def test_a_rule_that_leaves_out_is_about_either_path():
+    site = rules("{path: /usr/bin/*, action: fail}, {path: /opt/**, action: run}")
+    assert isinstance(planned(hook("/opt/site/link"), site), Unsupported)
+
+
 @pytest.mark.parametrize("own, counts", [(None, 20), (5, 5), (60, 20)])
 def test_the_shorter_time_counts(own, counts):
     assert planned(hook(timeout=own)).timeout == counts  # type: ignore[union-attr]

@@ -156,7 +156,7 @@ def _choices(piece: str) -> tuple[str, ...]:
     if piece == "*":
         return ("", _LONG)
     if piece == "**":
-        return ("", f"/{_LONG}/{_STRANGE}/")
+        return ("", f"/{_LONG}/", f"/{_LONG}/{_LONG}/{_LONG}/")
     if piece == "?" or (piece[0] == "[" and len(piece) > _ONE_OF_ONE):
         return (_STRANGE,)
     return (piece[1] if len(piece) == _ONE_OF_ONE else piece,)

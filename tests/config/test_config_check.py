@@ -117,6 +117,7 @@ NOT_IDLE = [
     ("mount-targets", "{deny: [/a/**, /b/*]}", "{allow: [/a/x/y, /b/c/d]}"),
     ("specs", "{deny: '/etc/cdi/[!a]*'}", "{deny: '/etc/cdi/*'}"),
     ("specs", "{deny: '/etc/cdi/??'}", "{deny: '/etc/cdi/*'}"),
+    ("specs", "{deny: '/**/?'}", "{deny: '/?/**'}"),
     ("specs", "{deny: '/etc/cdi/?*b'}", "{deny: '/etc/cdi/*b'}"),
     ("environment", "{deny: 'LD_PRELOAD=/opt/*'}", "{allow: LD_PRELOAD}"),
     ("kinds", "{allow: a.com/b, users: [root]}", "{deny: a.com/b}"),

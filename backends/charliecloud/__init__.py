@@ -47,8 +47,8 @@ class Charliecloud:
         if not table:
             what = "--help lists no options"
             raise CdiError(Problem(path, what, "is it Charliecloud's ch-run? Run it with --help"))
-        names = {name for option in table for name in option.names}
-        has = [(name, _yes(f"--{name}" in names)) for name in _OPTIONAL]
+        theirs = options.listed_names(help_text)
+        has = [(name, _yes(f"--{name}" in theirs)) for name in _OPTIONAL]
         return Profile(
             backend=self.name,
             program=path,

@@ -78,6 +78,11 @@ def option_table(help_text: str) -> tuple[Option, ...]:
     return (*theirs, *_OURS)
 
 
+def listed_names(help_text: str) -> frozenset[str]:
+    """Names of the options that an installed ch-run has itself."""
+    return frozenset(name for line in help_text.splitlines() for option in _listed(line) for name in option.names)
+
+
 def _listed(line: str) -> Iterator[Option]:
     found = _LINE.match(line)
     if found is None:

@@ -103,6 +103,8 @@ def test_abilities_are_those_that_it_tells(lab, program, profile):
     assert has["set-env"] == "yes"
     fake = lab.run([program, "--write-fake", "/nowhere", "--", "true"]).stderr
     assert has["write-fake"] == ("no" if "--write-fake" in fake else "yes")
+    own = lab.run([program, "--cdi", "--version"], env={"USER": "nobody"})
+    assert has["cdi"] == ("no" if "unrecognized option" in own.stderr else "yes")
     squash = lab.run([program, "--feature", "squash"])
     unknown = "unknown" in squash.stderr
     assert has["squash"] == ("unknown" if unknown else "yes" if squash.returncode == 0 else "no")

@@ -93,7 +93,9 @@ class Profile:
         variables: environment variables that may change a plan; ``APPTAINER_*`` stands for all that begin so.
         capabilities: what else the backend wants to know later, for example ``("squashfs", "yes")``. One is
             everybody's: ``("cdi-dirs-variable", NAME)`` names a variable with spec directories, for where no option
-            names any.
+            names any. Another is ``("path-variables", "NAME,NAME")``: the container does not show the working
+            directory, and these of the variables are paths. Then a plan is good for every directory, unless a path is
+            relative.
         help: text that is added to the launcher's own help.
         looked_at: absolute paths of what else the answers came from, there or not.
 

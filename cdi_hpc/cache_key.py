@@ -19,8 +19,10 @@ That of a launch through a launcher (:class:`LauncherLaunch`) has its backend as
 - ``default`` if the devices are the configuration's, for launches that ask for none,
 - ``v:`` each variable that may change a plan, ``NAME=VALUE``, sorted,
 - ``g:`` as above,
-- the working directory in any case. What a launcher takes for a path, it alone knows: a bind has a comma list of them,
-  and a variable's value may be anything.
+- ``cwd:`` the working directory, if the launcher shows it in the container or any path may be relative. What a launcher
+  takes for a path, it alone knows: so in a value of an option every piece between colons, commas and equals signs has
+  to be an absolute one. Which launchers do not show it, and which of their variables are paths, their profile says
+  (``path-variables``).
 
 Words that are passed on are taken from each launch's own command line, by their place in it. So their places are in the
 key, and their text is not. The image argument is, besides what it leads to: a launcher may know it as a name.
@@ -33,6 +35,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -41,6 +44,9 @@ from cdi_hpc import __version__
 from cdi_hpc.backend import Given, Invocation, Profile
 from cdi_hpc.registry import ENVIRONMENT_VARIABLE
 from cdi_hpc.request import Preflight
+
+#: Capability of a launcher that has nothing to do with its working directory: which of its variables are paths.
+PATH_VARIABLES = "path-variables"
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,8 @@ def _launcher_fields(
         yield "default"
     yield from (f"v:{assignment}" for assignment in variables)
     yield from _configuration(caller, environ)
-    yield f"cwd:{cwd}"
+    if _launcher_depends_on_directory(launch, environ):
+        yield f"cwd:{cwd}"
 
 
 #: Variables that set keys of the configuration, or say where the user's is; sorted. The others that do are in the key
@@ -242,6 +249,23 @@ def _caller(caller: Caller | None) -> tuple[str, str, str]:
 def _depends_on_directory(launch: Launch, directories: str) -> bool:
     paths = (*launch.cdi_dirs, *launch.binds, *_colon_list(directories))
     return any(not path.startswith("/") for path in paths) or any(map(may_be_relative_file, launch.devices))
+
+
+def _launcher_depends_on_directory(launch: LauncherLaunch, environ: Mapping[str, str]) -> bool:
+    """Whether a launcher shows its working directory, or any path may be relative: of a value, every piece is asked."""
+    paths = dict(launch.profile.capabilities).get(PATH_VARIABLES)
+    if paths is None:
+        return True
+    invocation = launch.invocation
+    uses = ("plan", "switch")
+    values = [given.value for given in invocation.given if given.option.use in uses and given.value is not None]
+    absolute = (
+        invocation.image,
+        *(piece for value in values for piece in re.split("[:,=]", value)),
+        *launch.directories(environ),
+        *(environ[name] for name in paths.split(",") if name in environ),
+    )
+    return any(not path.startswith("/") for path in absolute) or any(map(may_be_relative_file, launch.devices))
 
 
 def _colon_list(directories: str | None) -> list[str]:

@@ -25,7 +25,8 @@
  *   "default" if the devices are the configuration's,
  *   "v:" NAME=VALUE for each variable that may change a plan, sorted,
  *   "g:" as above,
- *   "cwd:" DIRECTORY in any case: what a launcher takes for a path, anywhere in a value, it alone knows.
+ *   "cwd:" DIRECTORY if the launcher shows it or any path may be relative. What a launcher takes for a path, it alone
+ *   knows: every piece of an option's value between ":", "," and "=" has to be an absolute one.
  *
  * That of an extract of the configuration (extract.h) has only "cdi-hpc-extract-1", the version, the user's numbers and
  * "g:".
@@ -321,6 +322,79 @@ bool compute_extract_key(struct caller caller, char key[PLAN_KEY_DIGITS + 1])
     return true;
 }
 
+/* Whether a piece of a value is no absolute path. */
+static bool has_relative_piece(const char *value)
+{
+    for (;; value++) {
+        if (is_relative(value))
+            return true;
+        value += strcspn(value, ":,=");
+        if (*value == '\0')
+            return false;
+    }
+}
+
+static bool has_relative_variable(const char *names)
+{
+    char name[PLAN_MAX_PATH];
+    for (size_t length; *names != '\0'; names += length + (names[length] == ',')) {
+        length = strcspn(names, ",");
+        snprintf(name, sizeof name, "%.*s", (int)length, names);
+        const char *value = getenv(name);
+        if (value != NULL && is_relative(value))
+            return true;
+    }
+    return false;
+}
+
+/* Whether a list of spec directories in an option, with colons or commas, has one that is relative. */
+static bool names_relative(const char *directories)
+{
+    for (const char *path = directories; *path != '\0';) {
+        size_t length = strcspn(path, ":,");
+        if (length > 0 && is_relative(path))
+            return true;
+        path += length + (path[length] != '\0');
+    }
+    return false;
+}
+
+static bool is_relative_given(const struct given *given)
+{
+    if (given->value == NULL)
+        return false;
+    switch (given->option->use) {
+    case USE_PLAN:
+    case USE_SWITCH:
+        return has_relative_piece(given->value);
+    case USE_DEVICE:
+        return may_be_relative_file(given->value);
+    case USE_DIRECTORIES:
+        return names_relative(given->value);
+    case USE_KEEP:
+    case USE_LEAVE:
+    case USE_HELP:
+        break;
+    }
+    return false;
+}
+
+/* Whether the launcher shows its working directory, or any path may be relative. */
+static bool depends_on_directory(const struct invocation *invocation, const char *devices, const char *directories)
+{
+    const char *paths = invocation->profile->path_variables;
+    if (paths == NULL || is_relative(invocation->image) || has_relative_variable(paths) ||
+        (directories != NULL && lists_relative(directories)))
+        return true;
+    bool any_device = false;
+    for (size_t i = 0; i < invocation->givens; i++) {
+        if (is_relative_given(&invocation->given[i]))
+            return true;
+        any_device = any_device || invocation->given[i].option->use == USE_DEVICE;
+    }
+    return !any_device && may_be_relative_file(devices);
+}
+
 bool compute_launcher_key(const struct invocation *invocation, struct wanted wanted, const char *cwd,
                           struct caller caller, char key[PLAN_KEY_DIGITS + 1])
 {
@@ -351,7 +425,8 @@ bool compute_launcher_key(const struct invocation *invocation, struct wanted wan
         return false;
     if (!caller.everybody)
         add_configuration(&hash);
-    add(&hash, "cwd:", cwd);
+    if (depends_on_directory(invocation, wanted.devices, directories))
+        add(&hash, "cwd:", cwd);
     sha256_finish(&hash, key);
     return true;
 }

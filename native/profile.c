@@ -132,6 +132,8 @@ static bool take_capability(struct profile *profile, char **field)
 {
     if (strcmp(field[0], "cdi-dirs-variable") == 0)
         profile->directories_variable = field[1];
+    else if (strcmp(field[0], "path-variables") == 0)
+        profile->path_variables = field[1];
     return true;
 }
 

@@ -32,6 +32,7 @@ struct profile {
     char *text; /* the file's bytes; everything here points into them */
     const char *program, *backend, *help;
     const char *directories_variable; /* that names spec directories; NULL: none but ours does */
+    const char *path_variables;       /* with commas, those that are paths; NULL: it shows the working directory */
     bool is_pflag;
     struct launcher_option *option; /* of all: before the subcommand, then each subcommand's */
     size_t options, common;         /* how many there are, and how many are before the subcommand */

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from cdi_hpc.backend import Dressing, Invocation, Located, Profile, Ways
 from cdi_hpc.backends.charliecloud import dressing, images, options
+from cdi_hpc.cache_key import PATH_VARIABLES
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
 from cdi_hpc.plan import Plan
@@ -57,6 +58,7 @@ class Charliecloud:
             variables=("CH_IMAGE_STORAGE", "HOME", "TMPDIR", "USER"),
             capabilities=(
                 ("cdi-dirs-variable", "CH_RUN_CDI_DIRS"),
+                (PATH_VARIABLES, "CH_IMAGE_STORAGE,HOME,TMPDIR"),
                 *has,
                 *((name, _feature(path, name)) for name in _FEATURES),
             ),

@@ -252,6 +252,23 @@ def test_the_end_is_that_of_a_launch_from_a_directory(ch_run, bare, small, lab, 
     assert ours.returncode == bare.run(None, [], command).returncode
 
 
+def test_a_plan_is_good_for_every_directory_unless_a_path_is_relative(ch_run, small, monkeypatch, tmp_path):
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+
+    def plans(*options: str) -> int:
+        for cwd in ("/", tmp_path, tmp_path / "here"):
+            ch_run.said(small, options, ["cat", "/opt/lab/file"], cwd=cwd)
+        return len(list(tmp_path.glob("runtime/cdi-hpc/*.plan")))
+
+    if "--runner=native" in ch_run.words:
+        assert plans(f"--bind={tmp_path}:/mnt") == 1
+        assert plans("--bind=.:/mnt") == 4
+    else:
+        assert plans(f"--bind={tmp_path}:/mnt") == 0
+
+
 # Containers with several processes ----------------------------------------------------------------------------------
 
 

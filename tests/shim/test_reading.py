@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cdi_hpc import profile as profiles
 from cdi_hpc.backend import Invocation, Option, Profile, Subcommand
-from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
+from cdi_hpc.cache_key import PATH_VARIABLES, Caller, LauncherLaunch, cache_key
 from cdi_hpc.errors import CdiError
 from cdi_hpc.launcher_options import Help, Leave, Reading, may_be_ours, read
 
@@ -57,7 +57,16 @@ COMMON_OPTIONS = (
 
 VARIABLES = ("LAB_STORAGE", "LAB_PREFIX_*")
 
-GETOPT = Profile("lab", "", "getopt", GETOPT_OPTIONS, variables=VARIABLES, help="ours\n")
+#: It shows nothing of its working directory, as ch-run.
+GETOPT = Profile(
+    "lab",
+    "",
+    "getopt",
+    GETOPT_OPTIONS,
+    variables=VARIABLES,
+    capabilities=((PATH_VARIABLES, "LAB_STORAGE,LAB_PREFIX_B"),),
+    help="ours\n",
+)
 PFLAG = Profile(
     "lab",
     "",
@@ -457,10 +466,39 @@ def test_devices_that_nobody_has_asked_for_make_another_launch():
     assert key("I", devices="K", by_default=True) != key("I", devices="K")
 
 
-@pytest.mark.parametrize("line", ["-dK I", "-dK -b /abs:/x,rel:/y I"])
-def test_a_launch_in_another_working_directory_is_another_launch(line):
-    # Any value may have a relative path in it, and only the launcher knows where.
-    assert key(*line.split(), cwd="/a") != key(*line.split(), cwd="/b")
+@pytest.mark.parametrize(
+    ("line", "variables"),
+    [
+        ("-dK I", {}),
+        ("-dK -b /abs:/x,rel:/y /I", {}),
+        ("-dK -b x=/y /I", {}),
+        ("-dK -W= /I", {}),
+        ("-d/K.yaml,x.json /I", {}),
+        ("-dK --cdi-dirs=/a:b /I", {}),
+        ("-dK --fold=x /I", {}),
+        ("-dK /I", {"LAB_STORAGE": "x"}),
+        ("-dK /I", {"LAB_STORAGE": ""}),
+        ("-dK /I", {"CDI_HPC_DIRS": "/a:b"}),
+    ],
+)
+def test_a_launch_with_a_relative_path_is_another_one_elsewhere(line, variables):
+    # Any value may have one in it, and only the launcher knows where.
+    assert key(*line.split(), cwd="/a", **variables) != key(*line.split(), cwd="/b", **variables)
+
+
+@pytest.mark.parametrize(
+    ("line", "variables"),
+    [
+        ("-dK /I", {}),
+        ("-dK -b /abs:/x,/y=/z -c relative --cdi-dirs=/a:/b /I", {}),
+        ("-d/K.yaml --fold /I relative", {"LAB_STORAGE": "/x", "LAB_PREFIX_a": "x", "CDI_HPC_DIRS": "/a"}),
+    ],
+)
+def test_a_launch_without_one_is_the_same_wherever_it_is_made_but_by_launchers_that_show_where(line, variables):
+    assert key(*line.split(), cwd="/a", **variables) == key(*line.split(), cwd="/b", **variables)
+    shows = replace(GETOPT, capabilities=())
+    keys = {key(*line.split(), profile=shows, cwd=cwd, **variables) for cwd in ("/a", "/b")}
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize(

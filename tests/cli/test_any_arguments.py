@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import tempfile
-from collections.abc import Sequence
+import re
 from pathlib import Path
 
 import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typed import STATUSES, typed
 
-from cdi_hpc.cli import main
 from cdi_hpc.cli.commands import cdi_hpc as program
-
-#: Seconds for one command line.
-_PATIENCE = 60
-
-_STATUSES = {0, 1, 2, 125, 126, 127}
 
 _SPEC = str(Path(__file__).parent.parent / "views/nvidia-dgxa100-570/nvidia.yaml")
 
@@ -61,7 +52,7 @@ def options(command: click.Command) -> st.SearchStrategy[list[str]]:
         (option, word)
         for option in command.params
         if isinstance(option, click.Option)
-        for word in option.opts
+        for word in (*option.opts, *option.secondary_opts)
         if word != STAYING
     ]
     if not known:
@@ -85,48 +76,14 @@ def command_lines(command: click.Command) -> st.SearchStrategy[list[str]]:
     return st.lists(pieces, max_size=5).map(lambda found: [word for piece in found for word in piece])
 
 
-def run(words: Sequence[str], directory: str) -> tuple[int, str]:
-    """Exit status, and what is said on standard error. In a process of its own: some commands become another one."""
-    with tempfile.TemporaryFile() as said:
-        child = os.fork()
-        if child == 0:
-            _become(words, directory, said.fileno())
-        _, state = os.waitpid(child, 0)
-        said.seek(0)
-        return os.waitstatus_to_exitcode(state), said.read().decode(errors="replace")
-
-
-def _become(words: Sequence[str], directory: str, stderr: int) -> None:
-    status = 70
-    try:
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd, source in ((0, null), (1, null), (2, stderr)):
-            os.dup2(source, fd)
-        sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115  # until the process ends
-        sys.stderr = open(2, "w", errors="backslashreplace")  # noqa: SIM115  # as Python itself has it
-        sys.argv = ["cdi-hpc", *words]
-        os.environ.update(PATH="/nonexistent", XDG_RUNTIME_DIR=directory, HOME=directory, TMPDIR=directory)
-        os.chdir(directory)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_PATIENCE)
-        main(words)
-    except SystemExit as done:
-        status = done.code if isinstance(done.code, int) else 1 if done.code else 0
-    except BaseException:  # noqa: BLE001  # that is what is looked for
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
 def test_no_command_line_shows_a_traceback(name: tuple[str, ...], tmp_path: Path):
     @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
     @given(words=command_lines(COMMANDS[name]))
     def hold(words: list[str]) -> None:
-        status, said = run([*name, *words], str(tmp_path))
+        status, said = typed([*name, *words], str(tmp_path))
         assert "Traceback" not in said, said
-        assert status in _STATUSES, f"{status}: {said}"
+        assert status in STATUSES, f"{status}: {said}"
 
     hold()
 
@@ -134,6 +91,37 @@ def test_no_command_line_shows_a_traceback(name: tuple[str, ...], tmp_path: Path
 @settings(max_examples=60)
 @given(words=st.lists(st.sampled_from(JUNK), max_size=3))
 def test_no_word_in_the_place_of_a_command_shows_a_traceback(words: list[str], tmp_path_factory):
-    status, said = run(words, str(tmp_path_factory.getbasetemp()))
+    status, said = typed(words, str(tmp_path_factory.getbasetemp()))
     assert "Traceback" not in said, said
-    assert status in _STATUSES, f"{status}: {said}"
+    assert status in STATUSES, f"{status}: {said}"
+
+
+#: Values that few options can have.
+WRONG = ("", "\udcff", "x" * 5000)
+
+
+def every_option(command: click.Command) -> list[list[str]]:
+    """Each option of a command, with each value that it can't have, and without any."""
+    lines = []
+    for option in command.params:
+        for word in (*option.opts, *option.secondary_opts) if isinstance(option, click.Option) else ():
+            if word != STAYING:
+                takes_none = option.is_flag or option.count
+                lines += [[word], *([] if takes_none else [[word, value] for value in WRONG])]
+    return lines
+
+
+@pytest.mark.parametrize("name", [(), *COMMANDS], ids=" ".join)
+def test_no_option_shows_a_traceback_whatever_its_value(name: tuple[str, ...], tmp_path: Path):
+    for line in every_option(COMMANDS[name] if name else program):
+        status, said = typed([*name, *line], str(tmp_path))
+        assert "Traceback" not in said, (line, said)
+        assert status in STATUSES, f"{line}: {status}: {said}"
+
+
+def test_every_option_that_help_shows_is_among_them():
+    """So a new one is tried without anybody thinking of it."""
+    for name, command in COMMANDS.items():
+        text = command.get_help(click.Context(command))
+        shown = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE)) - {STAYING, "--help"}
+        assert shown <= {line[0] for line in every_option(command)}, name

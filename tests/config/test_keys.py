@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, Callable
@@ -205,6 +206,8 @@ def test_the_table_has_every_key_of_the_schema():
 def test_a_key_sets_what_it_says(key):
     text, look, value, _, _ = KEYS[key]
     assert look(site(text)) == value
+    with contextlib.suppress(AttributeError, KeyError):  # there is nothing to look at
+        assert look(Configuration()) != value
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Callable
 
 import pytest
 import yaml
@@ -13,9 +16,12 @@ from hypothesis import strategies as st
 from policy_cases import ALICE, mount, node, refusals, spec
 from random_configurations import CONFIGURATIONS, NEARLY
 from site_files import load
+from test_keys import KEYS
+from typed import STATUSES, typed
 
+from cdi_hpc import config
 from cdi_hpc.aliases import expand
-from cdi_hpc.config import VARIABLES, Configuration
+from cdi_hpc.config import VARIABLES, Configuration, files
 from cdi_hpc.config.build import build
 from cdi_hpc.config.files import ConfigFile
 from cdi_hpc.config.settings import join, of_environment, of_file
@@ -84,3 +90,101 @@ def test_a_deep_and_a_wide_file_are_no_problem(tmp_path: Path):
         load(tmp_path, {"site/config.yaml": "aliases:\n" + "".join(f"  a{n}: a.com/b={n}\n" for n in range(1001))})
     with pytest.raises(CdiError, match="nested more than"):
         load(tmp_path, {"site/config.yaml": "[" * 5000})
+
+
+# Commands ---------------------------------------------------------------------------------------------------------
+
+TESTS = Path(__file__).parents[1]
+SPECS = TESTS / "views/nvidia-dgxa100-570"
+DEVICE = "nvidia.com/gpu=0"
+
+#: What a configuration has a say in. {file} is one that holds it.
+COMMANDS = (
+    ("config", "check"),
+    ("config", "check", "{file}"),
+    ("config", "show"),
+    ("config", "show", "--format=json"),
+    ("list",),
+    ("resolve", "gpu", DEVICE),
+    ("plan", DEVICE),
+    ("plan", "gpu,mpi", DEVICE, "--format=json"),
+    ("explain", DEVICE),
+    ("explain", DEVICE, "--format=json"),
+    ("compile", DEVICE),
+    ("compile", "--gres=gpu=0", DEVICE),
+    ("compile", "--handoff", "--gres=gpu=0", DEVICE),
+    ("script", DEVICE),
+    ("lock", DEVICE),
+    ("run", "--device", DEVICE, "/", "true"),
+    ("run", "/", "true"),
+    ("exec", "ch-run", "--device", DEVICE, "/", "--", "true"),
+    ("doctor", DEVICE),
+    ("cache", "list"),
+)
+
+
+def joined(texts: Sequence[str]) -> dict[str, object]:
+    """One configuration of several; of two values of a key the later one."""
+    whole: dict[str, object] = {}
+
+    def add(to: dict[str, object], more: Mapping[str, object]) -> None:
+        for key, value in more.items():
+            below = to.get(key)
+            if isinstance(value, dict) and isinstance(below, dict):
+                add(below, value)
+            else:
+                to[key] = value
+
+    for text in texts:
+        add(whole, yaml.safe_load(text))
+    return whole
+
+
+#: Keys that do something, with values that are right: a configuration by chance is refused more often than not.
+RIGHT = st.lists(st.sampled_from([right for right, *_ in KEYS.values()]), min_size=1, max_size=5).map(joined)
+
+
+def installed(top: Path, value: object, level: str) -> Callable[[], None]:
+    """Make a value the site's configuration, or a user's, in this process: both are believed if they are ours."""
+    for name in ("site", "user/cdi-hpc"):
+        (top / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        (top / name / "config.yaml").unlink(missing_ok=True)
+    path = top / level / "config.yaml"
+    path.write_bytes(yaml.safe_dump(value, allow_unicode=True).encode(errors="replace"))
+    path.chmod(0o644)
+
+    def prepare() -> None:
+        config.SITE_DIRECTORY = files.SITE_DIRECTORY = str(top / "site")
+        files.roots = lambda: frozenset({os.geteuid()})
+        os.environ.update(XDG_CONFIG_HOME=str(top / "user"), CDI_HPC_DIRS=str(SPECS))
+
+    return prepare
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_command_shows_a_traceback_whatever_is_configured(command, tmp_path: Path):
+    """A thousand configurations in all."""
+
+    @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.one_of(RIGHT, CONFIGURATIONS, NEARLY), st.sampled_from(["site", "user/cdi-hpc"]))
+    def hold(value: object, level: str) -> None:
+        prepare = installed(tmp_path, value, level)
+        words = [word.format(file=tmp_path / level / "config.yaml") for word in command]
+        status, said = typed(words, str(tmp_path), prepare)
+        assert "Traceback" not in said, said
+        assert status in STATUSES, f"{status}: {said}"
+
+    hold()
+
+
+def test_there_are_a_thousand():
+    assert 50 * len(COMMANDS) >= 1000
+
+
+def test_what_is_installed_so_is_read(tmp_path: Path):
+    """Else no command would have seen any."""
+    for level in ("site", "user/cdi-hpc"):
+        prepare = installed(tmp_path, {"aliases": {"gpu": 1}}, level)
+        status, said = typed(["resolve", "gpu"], str(tmp_path), prepare)
+        assert status == 1
+        assert f"{tmp_path}/{level}/config.yaml:2:3: aliases.gpu: expected text" in said

@@ -57,6 +57,8 @@ def serve(settings: Settings, located: Located, own: OwnMounts, host: Host, witn
         The image as the launcher gets it.
 
     """
+    for path in (*squashfs.places_of_server(), "/dev/fuse"):
+        witness.saw(path, "node")
     server = squashfs.server()
     if server is None or located.path is None or located.offset is None or not _may_be(settings, located, witness):
         return None

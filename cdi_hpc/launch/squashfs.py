@@ -35,6 +35,17 @@ def server() -> str | None:
     return next((found for found in map(shutil.which, _SERVERS) if found), None)
 
 
+def places_of_server() -> Iterator[str]:
+    """Where a server is looked for on the PATH, up to the one that is found: what :func:`server` depends on."""
+    directories = [each for each in os.environ.get("PATH", os.defpath).split(":") if each.startswith("/")]
+    for name in _SERVERS:
+        for directory in directories:
+            path = f"{directory}/{name}"
+            yield path
+            if os.access(path, os.X_OK):
+                return
+
+
 def shows_owner(program: str) -> bool:
     """Whether it can show files as the caller's, whatever the image says; launchers ask it in the same way."""
     if os.path.basename(program) != _SERVERS[0]:

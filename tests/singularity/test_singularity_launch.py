@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run.launchers import Request, our_words
+from configured_user import NO_PYTHON, ONE, SAY, make_user
+from run.launchers import Request, our_words, program
 
 from cdi_hpc import profile as profiles
 from cdi_hpc.backends.singularity import probe
@@ -464,3 +465,23 @@ def test_two_thousand_binds_work(apptainer, spec, source):
     mounts = [{"hostPath": f"{source}/file", "containerPath": f"/opt/lab/{n}", "options": ["ro"]} for n in range(2000)]
     seen = ["sh", "-c", "grep -c ' /opt/lab/' /proc/self/mountinfo"]
     assert apptainer.said(spec({"mounts": mounts}), [], seen) == "2000\n"
+
+
+def test_a_squashfuse_that_comes_or_goes_makes_a_plan_stale(lab, tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for path in Path("/usr/bin").iterdir():
+        (programs / path.name).symlink_to(path)
+    found = [path for path in programs.iterdir() if path.name.startswith("squashfuse")]
+    assert found
+    user = make_user(tmp_path, lab.image("debian.sif"), "apptainer")
+    user.env["PATH"] = f"{tmp_path}/shims:{Path(program()).parent}:{programs}"
+    line = ("apptainer", "exec", "--device", ONE, user.image, *SAY)
+    assert user.said(*line) == "one"
+    assert user.said(*line, **NO_PYTHON) == "one"
+    for change in ("goes", "comes"):
+        for path in found:
+            path.unlink() if change == "goes" else path.symlink_to(f"/usr/bin/{path.name}")
+        assert user.do(*line, **NO_PYTHON).returncode == 1
+        assert user.said(*line) == "one"
+        assert user.said(*line, **NO_PYTHON) == "one"

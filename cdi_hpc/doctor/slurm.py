@@ -287,8 +287,19 @@ def arguments(question: Question) -> Iterator[Finding]:
                 wrong += 1
                 fix = f"install cdi-hpc on this node, or write {name}=PATH"
                 yield Finding("problem", f"{given[name]} can't be executed, and the plugin calls it", fix)
-        if not wrong:
+        if "cache" not in given and _has_rules():
+            what = f"{entry.file}: the site has rules, and without 'cache=' steps take plans that users have changed"
+            yield Finding("warning", what, "write cache=/run/cdi-hpc")
+        elif not wrong:
             yield Finding("ok", f"{entry.file}: the plugin's arguments are right")
+
+
+def _has_rules() -> bool:
+    try:
+        policy = load_configuration({}, everybody=True).policy
+    except CdiError:
+        return False  # another check says so
+    return policy is not None and not policy.is_empty()
 
 
 #: What open(2) says of a device that is not the caller's; other errors are about drivers.

@@ -54,6 +54,16 @@ def test_in_a_step_it_says_what_was_given(site):
     assert said(found, "slurm-step") == "this step was given GPUs 0,1: nvidia.com/gpu=0, nvidia.com/gpu=1"
 
 
+def test_rules_that_hold_for_nobody_who_changes_his_plans_are_warned_of(configured_site):
+    configured_site.configure_nodes("policy: {kinds: {rules: [{deny: a/b}]}}")
+    step = ("srun", "--quiet", "-n1")
+    assert statuses(doctor(configured_site, *step)[1])["slurm-arguments"] == "ok"
+    configured_site.configure(cache="")
+    found = doctor(configured_site, *step)[1]
+    assert statuses(found)["slurm-arguments"] == "warning"
+    assert "without 'cache=' steps take plans that users have changed" in said(found, "slurm-arguments")
+
+
 def test_arguments_are_those_of_the_plugin():
     text = (PROJECT / "slurm/spank/site.c").read_text()
     assert sorted(slurm.ARGUMENTS) == sorted(re.findall(r'IS\("([\w-]+)"\)', text))

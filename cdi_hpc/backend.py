@@ -3,7 +3,7 @@
 A launch through a launcher goes the same way for all of them, and only the three methods of :class:`Backend` differ:
 
 1. :meth:`Backend.probe`: what the installed launcher can do and which options it has, asked of the launcher itself.
-2. the command line is read with that table (:mod:`cdi_hpc.launcher_options`): an :class:`Invocation`;
+2. the command line is read with that table (:mod:`cdi_hpc.launch.launcher_options`): an :class:`Invocation`;
 3. :meth:`Backend.locate`: what the image argument leads to;
 4. specs, registry, request, edits, policy and plan, as everywhere;
 5. :meth:`Backend.adapt`: the plan for this invocation, a :class:`Dressing`;
@@ -19,15 +19,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, Union
 
+from cdi_hpc.container.steps import StageEntry, Step
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import Host
-from cdi_hpc.image_files import ImageFiles
+from cdi_hpc.images.image_files import ImageFiles
 from cdi_hpc.plan import Plan, Unsupported
-from cdi_hpc.steps import StageEntry, Step
 from cdi_hpc.witness import Witness
 
 if TYPE_CHECKING:  # it takes libraries that a listing of backends does without
-    from cdi_hpc.stage import Assembly
+    from cdi_hpc.container.stage import Assembly
 
 Arity = Literal["none", "required", "optional"]
 
@@ -250,9 +250,9 @@ class Peers:
 class Dressing:
     """A plan in the words of a launcher.
 
-    If there are ``steps``, they are applied in new user and mount namespaces (:mod:`cdi_hpc.compose` makes them of an
-    assembled tree), the tree is put at ``place`` of the host's tree as this process sees it, and each of ``moves``
-    takes a mount of the tree, named by its place in it, to a path of the host: a /dev of our own to ``/dev``.
+    If there are ``steps``, they are applied in new user and mount namespaces (:mod:`cdi_hpc.container.compose` makes
+    them of an assembled tree), the tree is put at ``place`` of the host's tree as this process sees it, and each of
+    ``moves`` takes a mount of the tree, named by its place in it, to a path of the host: a /dev of our own to ``/dev``.
 
     Attributes:
         words: command line of the launcher after the program's name, up to the command; the invocation's command
@@ -270,7 +270,7 @@ class Dressing:
         lacks: what this launcher can't do although the plan can, and why.
         messages: what is worth telling.
         assembly: the plan in its image, where that could be read: the libraries in it are held against the image
-            (:mod:`cdi_hpc.preflight`).
+            (:mod:`cdi_hpc.container.preflight`).
 
     """
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Union
 
-from cdi_hpc.model import Origin
+from cdi_hpc.spec.model import Origin
 
 #: Mount flags by their mount(8) names. ``ro nosuid nodev noexec`` can only be added, never taken away, in a
 #: user namespace (mount_namespaces(7)).
@@ -142,7 +142,7 @@ class RunHook:
 class CudaCompat:
     """The image's CUDA forward-compatibility libraries come first in the search order, if the rule says so.
 
-    The rule needs the image: see :mod:`cdi_hpc.cuda_compat`. It takes effect with the :class:`UpdateLdCache`
+    The rule needs the image: see :mod:`cdi_hpc.container.cuda_compat`. It takes effect with the :class:`UpdateLdCache`
     of the same plan, as the vendor's hook takes effect with its update-ldcache hook.
     """
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from cdi_hpc import config
 from cdi_hpc.config import CacheBounds, Configuration, LauncherDefaults, Strictness, stricter
 from cdi_hpc.host import Host
-from cdi_hpc.lookup import Report, resolve_devices
-from cdi_hpc.model import ResolvedEdits
 from cdi_hpc.plan import Action, Plan, Unsupported
-from cdi_hpc.translate import translate
+from cdi_hpc.resolve.lookup import Report, resolve_devices
+from cdi_hpc.spec.model import ResolvedEdits
+from cdi_hpc.translation.translate import translate
 from cdi_hpc.witness import Witness
 
 if TYPE_CHECKING:
-    from cdi_hpc.policy import Policy
+    from cdi_hpc.site.policy import Policy
 
 A = TypeVar("A", bound=Action)
 
@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
         launcher: as ``launchers`` in a configuration has it.
         devices: none: what the configuration has for launches that ask for none.
         everybody: the plan is for all users: it knows the administrator's configuration only.
-        visible: lists of what is meant of whole kinds (:func:`cdi_hpc.allocation.visible`).
+        visible: lists of what is meant of whole kinds (:func:`cdi_hpc.site.allocation.visible`).
 
     """
 
@@ -144,7 +144,7 @@ def judged(actions: Sequence[A], unsupported: Strictness) -> tuple[A, ...]:
 
 def enforce(rules: Policy, edits: ResolvedEdits, plan: Plan, *, everybody: bool = False) -> None:
     """Refuse a plan that breaks a rule of the site's (CdiError: which, and in which line)."""
-    from cdi_hpc import identity, policy
+    from cdi_hpc.site import identity, policy
 
     who = None if everybody else identity.this_user()
     policy.enforce(rules, edits, plan, who, {path: os.path.realpath(path) for path in policy.specs(edits)})

@@ -1,5 +1,5 @@
 /* What has to be known of the site's and the user's configuration before a plan is looked for. No YAML is read here: Python
- * leaves an extract (cdi_hpc/extract.py) in the form of a compiled plan, fresh for as long as the files are as they were.
+ * leaves an extract (cdi_hpc/compiled/extract.py) in the form of a compiled plan, fresh for as long as the files are as they were.
  * Its environment records are answers: "cache.directory=/local/me", "devices.ch-run=nvidia.com/gpu=all". */
 #ifndef CDI_HPC_EXTRACT_H
 #define CDI_HPC_EXTRACT_H

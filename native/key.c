@@ -133,7 +133,7 @@ static bool lists_relative(const char *directories)
     }
 }
 
-/* Sorted. Those of cdi_hpc/cache_key.py. */
+/* Sorted. Those of cdi_hpc/compiled/cache_key.py. */
 static const char *const configuration_variables[] = {
     "CDI_HPC_ALL_MEANS", "CDI_HPC_STRICT", "CDI_HPC_UNKNOWN_HOOKS", "CDI_HPC_UNSUPPORTED", "HOME", "XDG_CONFIG_HOME",
 };

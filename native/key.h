@@ -1,4 +1,4 @@
-/* The key of a launch: what a compiled plan is found by. cdi_hpc/cache_key.py computes the same one. */
+/* The key of a launch: what a compiled plan is found by. cdi_hpc/compiled/cache_key.py computes the same one. */
 #ifndef CDI_HPC_KEY_H
 #define CDI_HPC_KEY_H
 

@@ -1,4 +1,4 @@
-/* A launcher's command line, read by its own option table. cdi_hpc/launcher_options.py reads it in the same way. */
+/* A launcher's command line, read by its own option table. cdi_hpc/launch/launcher_options.py reads it in the same way. */
 #ifndef CDI_HPC_LAUNCHER_OPTIONS_H
 #define CDI_HPC_LAUNCHER_OPTIONS_H
 

@@ -1,4 +1,4 @@
-/* Finding a launcher behind its drop-ins. As find_launcher() in cdi_hpc/profile.py. */
+/* Finding a launcher behind its drop-ins. As find_launcher() in cdi_hpc/launch/profile.py. */
 #ifndef CDI_HPC_LOCATE_H
 #define CDI_HPC_LOCATE_H
 

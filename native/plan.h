@@ -3,7 +3,7 @@
  * The library's whole interface. It knows nothing of CDI, of Slurm or of a command line: the program cdi-hpc-run and
  * the SPANK plugin use it alike. Nothing here prints or exits; what went wrong is left in a struct plan_complaint.
  *
- * The wire format is described in docs/plan-format.md; cdi_hpc/wire.py writes it.
+ * The wire format is described in docs/plan-format.md; cdi_hpc/compiled/wire.py writes it.
  */
 #ifndef CDI_HPC_PLAN_H
 #define CDI_HPC_PLAN_H

@@ -1,4 +1,4 @@
-/* What is known of a launcher: its options, and what each means to us. cdi_hpc/profile.py writes it. */
+/* What is known of a launcher: its options, and what each means to us. cdi_hpc/launch/profile.py writes it. */
 #ifndef CDI_HPC_PROFILE_H
 #define CDI_HPC_PROFILE_H
 

@@ -114,7 +114,7 @@ static int help(struct shim *shim)
 
 /* Profile ----------------------------------------------------------------------------------------------------------- */
 
-/* As file_name() in cdi_hpc/profile.py. */
+/* As file_name() in cdi_hpc/launch/profile.py. */
 static bool name_profile(const struct launcher *launcher, char name[FILE_NAME])
 {
     struct sha256 hash;

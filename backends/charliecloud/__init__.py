@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from cdi_hpc.backend import Dressing, Invocation, Located, Profile, Ways
 from cdi_hpc.backends.charliecloud import dressing, images, options
-from cdi_hpc.cache_key import PATH_VARIABLES
+from cdi_hpc.compiled.cache_key import PATH_VARIABLES
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
+from cdi_hpc.launch.profile import SCRIPTS_VARIABLE, own_refusal
 from cdi_hpc.plan import Plan
-from cdi_hpc.profile import SCRIPTS_VARIABLE, own_refusal
 from cdi_hpc.witness import Witness
 
 #: Build options that ``--feature`` tells of.

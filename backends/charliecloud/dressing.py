@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from cdi_hpc.backend import Dressing, Invocation, Located, Peers, Profile, Text, Variable, Word
 from cdi_hpc.backends.charliecloud import environment, images, words
 from cdi_hpc.backends.charliecloud.wishes import Wishes
-from cdi_hpc.compose import UNDERLAY, Composition, compose
+from cdi_hpc.container.compose import UNDERLAY, Composition, compose
+from cdi_hpc.container.stage import Assembly, PlacedMount, assemble
+from cdi_hpc.container.steps import ROOT, MountNew, Step
+from cdi_hpc.container.tree import ContainerTree, StagedFile
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
 from cdi_hpc.launch import host_dev, peers, runner
 from cdi_hpc.launch.base import ORIGIN as BASE
 from cdi_hpc.launch.base import base_actions
-from cdi_hpc.model import Origin
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Action, Bind, Directory, MountFilesystem, Plan, SetEnv, Symlink, Unsupported, WriteFile
-from cdi_hpc.stage import Assembly, PlacedMount, assemble
-from cdi_hpc.steps import ROOT, MountNew, Step
-from cdi_hpc.tree import ContainerTree, StagedFile
+from cdi_hpc.spec.model import Origin
 from cdi_hpc.witness import Witness
 
 ORIGIN = Origin("ch-run", "", "command line")

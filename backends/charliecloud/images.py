@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from cdi_hpc.backend import Invocation, Located, Profile
 from cdi_hpc.backends.charliecloud.wishes import Wishes
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.image_files import HostFiles
+from cdi_hpc.images.image_files import HostFiles
 
 _SQUASHFS_MAGIC = b"hsqs"
 
@@ -66,8 +66,8 @@ def storage_directory(invocation: Invocation, environ: Mapping[str, str]) -> str
 
 def _squashfs(path: str, real_path: str, image_place: str, where: str) -> Located:
     # A library of 10 ms, and most images are directories.
-    from cdi_hpc.squashfs_codecs import NoCodecError
-    from cdi_hpc.squashfs_files import SquashfsFiles
+    from cdi_hpc.images.squashfs_codecs import NoCodecError
+    from cdi_hpc.images.squashfs_files import SquashfsFiles
 
     try:
         stream = open(real_path, "rb")  # noqa: SIM115  # it stays open for as long as the image is read

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from cdi_hpc.backend import Variable
 from cdi_hpc.backends.singularity.binds import Source, Staged
 from cdi_hpc.backends.singularity.settings import Settings
+from cdi_hpc.container.steps import MakeDirectory, MakeFile, MakeLink, StageEntry
+from cdi_hpc.container.tree import is_kernels
 from cdi_hpc.plan import (
     Action,
     Bind,
@@ -24,8 +26,6 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
-from cdi_hpc.steps import MakeDirectory, MakeFile, MakeLink, StageEntry
-from cdi_hpc.tree import is_kernels
 
 CONSEQUENCE = "its loader's cache is left as it is, and libraries are found by LD_LIBRARY_PATH"
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, Union
 
 from cdi_hpc.backends.singularity.own_mounts import OwnMounts
-from cdi_hpc.compose import parents_between
+from cdi_hpc.container.compose import parents_between
+from cdi_hpc.container.steps import ROOT, BindHost, MakeDirectory, MakeFile, MakeLink, MountNew, Step
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
 from cdi_hpc.launch import host_dev
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, Unsupported, WriteFile
-from cdi_hpc.steps import ROOT, BindHost, MakeDirectory, MakeFile, MakeLink, MountNew, Step
+from cdi_hpc.spec.model import Origin
 from cdi_hpc.witness import Witness
 
 DEV = "/dev"

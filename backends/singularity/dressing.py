@@ -25,13 +25,13 @@ from cdi_hpc.backends.singularity import (
 )
 from cdi_hpc.backends.singularity.binds import Source, Staged, bind_words, refuse_too_many
 from cdi_hpc.backends.singularity.settings import Configuration, Settings, read_configuration
-from cdi_hpc.compose import making
+from cdi_hpc.container.compose import making
+from cdi_hpc.container.stage import Assembly, CoverFile, PlacedMount, assemble
+from cdi_hpc.container.steps import MakeFile, StageEntry
+from cdi_hpc.container.tree import ContainerTree
 from cdi_hpc.errors import CdiError, Problem, assert_never
 from cdi_hpc.host import Host
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Unsupported
-from cdi_hpc.stage import Assembly, CoverFile, PlacedMount, assemble
-from cdi_hpc.steps import MakeFile, StageEntry
-from cdi_hpc.tree import ContainerTree
 from cdi_hpc.witness import Witness
 
 #: Flags that the launcher puts on every bind.

@@ -16,7 +16,6 @@ from cdi_hpc.backend import Variable
 from cdi_hpc.backends.singularity import environment
 from cdi_hpc.errors import assert_never
 from cdi_hpc.launch.handoff import Handoff
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import (
     Action,
     Bind,
@@ -31,6 +30,7 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
+from cdi_hpc.spec.model import Origin
 
 #: Apptainer looks at both and prefers the first, Singularity knows the second.
 PREFIXES = ("APPTAINER", "SINGULARITY")

@@ -6,8 +6,8 @@ import re
 
 from cdi_hpc.backend import Located
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.image import read_image
-from cdi_hpc.image_files import open_regular
+from cdi_hpc.images.image_files import open_regular
+from cdi_hpc.launch.image import read_image
 
 #: ``TRANSPORT:REFERENCE`` that the launcher fetches before it runs it. Anything else with ``://`` is one as well, if
 #: only for the launcher to say that it knows none of that name.

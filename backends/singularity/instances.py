@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from cdi_hpc.backend import BegunWithoutError
 from cdi_hpc.backends.singularity.images import INSTANCE
 from cdi_hpc.backends.singularity.settings import Settings
+from cdi_hpc.container.tree import ContainerTree, StagedFile
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.image_files import open_regular
-from cdi_hpc.tree import ContainerTree, StagedFile
+from cdi_hpc.images.image_files import open_regular
 from cdi_hpc.witness import Witness
 
 #: Where an instance holds the names of its devices, one a line. The launcher's own files are beside it.

@@ -6,12 +6,12 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cdi_hpc.compose import making, parents_between
+from cdi_hpc.container.compose import making, parents_between
+from cdi_hpc.container.stage import Assembly
+from cdi_hpc.container.steps import MakeDirectory, MakeFile, MakeLink, StageEntry
+from cdi_hpc.container.tree import ContainerTree, Staged, StagedDirectory, StagedFile, StagedLink
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.plan import Bind
-from cdi_hpc.stage import Assembly
-from cdi_hpc.steps import MakeDirectory, MakeFile, MakeLink, StageEntry
-from cdi_hpc.tree import ContainerTree, Staged, StagedDirectory, StagedFile, StagedLink
 
 #: The overlay's directory in the stage. The launcher takes its ``upper`` for the layer where there is one, and an image
 #: may well have a directory of that name.

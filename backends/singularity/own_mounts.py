@@ -10,10 +10,10 @@ import os
 import posixpath
 from dataclasses import dataclass, field
 
+from cdi_hpc.container.steps import ROOT, BindHost, MakeDirectory, MakeFile, MountNew, Step
 from cdi_hpc.errors import CdiError
 from cdi_hpc.launch import runner
 from cdi_hpc.plan import Bind, MountFilesystem
-from cdi_hpc.steps import ROOT, BindHost, MakeDirectory, MakeFile, MountNew, Step
 
 
 def are_possible() -> bool:

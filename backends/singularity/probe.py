@@ -11,7 +11,7 @@ from cdi_hpc.backend import Option, Profile, Subcommand
 from cdi_hpc.backends.singularity import options
 from cdi_hpc.backends.singularity.settings import variable_patterns
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.profile import SCRIPTS_VARIABLE, own_refusal
+from cdi_hpc.launch.profile import SCRIPTS_VARIABLE, own_refusal
 
 #: Seconds to wait for an answer; a launcher on a slow file system takes long to be read.
 _PATIENCE = 60.0

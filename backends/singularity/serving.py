@@ -17,7 +17,7 @@ from cdi_hpc.backends.singularity import surroundings
 from cdi_hpc.backends.singularity.own_mounts import OwnMounts
 from cdi_hpc.backends.singularity.settings import Settings
 from cdi_hpc.host import Host
-from cdi_hpc.image_files import open_regular
+from cdi_hpc.images.image_files import open_regular
 from cdi_hpc.launch import squashfs
 from cdi_hpc.witness import Witness
 

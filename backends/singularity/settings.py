@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cdi_hpc.backend import Invocation, Profile
-from cdi_hpc.image_files import open_regular
+from cdi_hpc.images.image_files import open_regular
 from cdi_hpc.witness import Witness
 
 Dev = Literal["yes", "minimal", "no"]

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from cdi_hpc.backends.singularity.binds import user_targets
 from cdi_hpc.backends.singularity.settings import Settings
+from cdi_hpc.container.tree import ContainerTree, host_path
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import Host
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem
-from cdi_hpc.translate import BIND_KINDS
-from cdi_hpc.tree import ContainerTree, host_path
+from cdi_hpc.spec.model import Origin
+from cdi_hpc.translation.translate import BIND_KINDS
 
 ORIGIN = Origin("the launcher", "", "its own mounts")
 _WORKING_DIRECTORY = Origin("the launcher", "", "its mount of the working directory")

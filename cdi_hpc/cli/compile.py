@@ -9,18 +9,19 @@ from typing import Any
 
 import click
 
-from cdi_hpc import backends, extract
+from cdi_hpc import backends
 from cdi_hpc.backend import Backend
 from cdi_hpc.backends.singularity.handoff import hand_over
-from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli.cache import own_cache
 from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, refuse_for, strict, unknown_hooks
 from cdi_hpc.cli.progress import progress
+from cdi_hpc.compiled import extract
+from cdi_hpc.compiled.cache_key import Launch
+from cdi_hpc.compiled.plan_cache import SYSTEM_DIRECTORY, PlanCache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import beforehand, inheritance, native
 from cdi_hpc.launch.launcher import NotKeptError, compile_launch
-from cdi_hpc.plan_cache import SYSTEM_DIRECTORY, PlanCache
-from cdi_hpc.request import PREFLIGHT_VARIABLE
+from cdi_hpc.spec.request import PREFLIGHT_VARIABLE
 
 #: The launcher that is our own.
 EMBEDDED = "embedded"

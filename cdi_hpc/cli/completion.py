@@ -51,7 +51,7 @@ def _among_devices(incomplete: str, cdi_dirs: tuple[str, ...]) -> Iterator[Compl
 
 def _known_devices(cdi_dirs: tuple[str, ...]) -> Iterator[str]:
     from cdi_hpc import config
-    from cdi_hpc.lookup import read_registry
+    from cdi_hpc.resolve.lookup import read_registry
 
     configuration = config.load(os.environ, os.geteuid()).configuration
     registry = read_registry(cdi_dirs, os.environ, configuration=configuration)

@@ -19,8 +19,8 @@ from cdi_hpc.config.check import Settings, doubts
 from cdi_hpc.config.files import read_named
 from cdi_hpc.config.settings import Layer, Setting, join, of_file, said
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.lookup import directories
-from cdi_hpc.registry import load_registry
+from cdi_hpc.resolve.lookup import directories
+from cdi_hpc.spec.registry import load_registry
 
 
 @click.group("config")

@@ -12,17 +12,18 @@ from typing import NamedTuple
 
 import click
 
-from cdi_hpc import backends, extract, launcher_options, profile
+from cdi_hpc import backends
 from cdi_hpc.backend import Backend
-from cdi_hpc.cache_key import LauncherLaunch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, complain, find_runner
 from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.progress import progress
+from cdi_hpc.compiled import extract
+from cdi_hpc.compiled.cache_key import LauncherLaunch
+from cdi_hpc.compiled.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_cache
 from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.launch import inheritance, kernel, launcher, native, process, squashfs
-from cdi_hpc.launcher_options import DEVICES_VARIABLE
-from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_cache
+from cdi_hpc.launch import inheritance, kernel, launcher, launcher_options, native, process, profile, squashfs
+from cdi_hpc.launch.launcher_options import DEVICES_VARIABLE
 from cdi_hpc.planning import NOTHING, default_devices, load_configuration
 from cdi_hpc.witness import ChangedError
 

@@ -20,8 +20,8 @@ from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.explain import Difference, Explanation, Fate, Wanted
 from cdi_hpc.explain.difference import Side
 from cdi_hpc.host import LiveHost
-from cdi_hpc.model import Origin
-from cdi_hpc.names import near_misses
+from cdi_hpc.spec.model import Origin
+from cdi_hpc.spec.names import near_misses
 
 _ALL = "all"
 

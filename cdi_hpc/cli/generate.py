@@ -21,9 +21,9 @@ from cdi_hpc.generate.build import Generated, generate
 from cdi_hpc.generate.machine import Machine
 from cdi_hpc.generate.recipe import SITE_DIRECTORY, Recipe, load_recipes
 from cdi_hpc.generate.store import Stored, store, text_of
-from cdi_hpc.lookup import directories
-from cdi_hpc.names import near_misses
-from cdi_hpc.registry import ENVIRONMENT_VARIABLE
+from cdi_hpc.resolve.lookup import directories
+from cdi_hpc.spec.names import near_misses
+from cdi_hpc.spec.registry import ENVIRONMENT_VARIABLE
 
 
 @click.command("generate")

@@ -11,8 +11,8 @@ from cdi_hpc import config
 from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.lookup import directories
-from cdi_hpc.registry import Registry, load_registry
+from cdi_hpc.resolve.lookup import directories
+from cdi_hpc.spec.registry import Registry, load_registry
 
 
 @click.command("list")

@@ -10,9 +10,9 @@ import click
 
 from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, cdi_dir, strict, verbosity
-from cdi_hpc.lock import differences, make_lock, read_lock
-from cdi_hpc.lookup import resolve_devices
 from cdi_hpc.planning import load_configuration
+from cdi_hpc.resolve.lock import differences, make_lock, read_lock
+from cdi_hpc.resolve.lookup import resolve_devices
 
 
 @click.command("lock")

@@ -21,9 +21,9 @@ import click
 
 from cdi_hpc import __version__
 from cdi_hpc.cli.commands import cdi_hpc as program
+from cdi_hpc.compiled.plan_cache import SYSTEM_DIRECTORY
 from cdi_hpc.config import SITE_DIRECTORY, schema
 from cdi_hpc.generate.recipe import SITE_DIRECTORY as RECIPES
-from cdi_hpc.plan_cache import SYSTEM_DIRECTORY
 
 #: Variables that no option stands for, by command; "" for all of them.
 _VARIABLES: Mapping[str, tuple[tuple[str, str], ...]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cdi_hpc import backends, describe, preflight
+from cdi_hpc import backends
 from cdi_hpc.cli import PROBLEM, plan_through
 from cdi_hpc.cli.options import (
     Reporter,
@@ -21,13 +21,15 @@ from cdi_hpc.cli.options import (
 )
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.cli.progress import progress
+from cdi_hpc.container import preflight
+from cdi_hpc.container.stage import Assembly, CoverFile
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import open_image, read_image
 from cdi_hpc.launch import embedded
+from cdi_hpc.launch.image import open_image, read_image
 from cdi_hpc.plan import Plan
 from cdi_hpc.planning import Wanted, plan_devices
-from cdi_hpc.stage import Assembly, CoverFile
+from cdi_hpc.translation import describe
 
 
 @click.command("plan")

@@ -6,17 +6,17 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 
-from cdi_hpc import describe
 from cdi_hpc.backend import Backend, Dressing, Keep, StagePath, Text, Word
 from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.cli.progress import progress
+from cdi_hpc.compiled.plan_cache import user_directory
 from cdi_hpc.errors import assert_never
 from cdi_hpc.explain.ways import Dressed
 from cdi_hpc.launch import beforehand, inheritance
 from cdi_hpc.launch.launcher import Prepared, Request, prepare
 from cdi_hpc.plan import Action, Note, Unsupported
-from cdi_hpc.plan_cache import user_directory
+from cdi_hpc.translation import describe
 
 #: What stands for the directory of the plan's stage, which is made when the launch is compiled.
 _STAGE = "STAGE"

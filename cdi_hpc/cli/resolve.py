@@ -9,9 +9,9 @@ import click
 
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity, visible_devices
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.encode import resolved_to_json
-from cdi_hpc.lookup import resolve_devices
-from cdi_hpc.model import ResolvedEdits
+from cdi_hpc.resolve.lookup import resolve_devices
+from cdi_hpc.spec.encode import resolved_to_json
+from cdi_hpc.spec.model import ResolvedEdits
 
 
 @click.command("resolve")

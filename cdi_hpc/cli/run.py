@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
-from cdi_hpc import extract
-from cdi_hpc.cache_key import Launch
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, find_runner
 from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.progress import progress
+from cdi_hpc.compiled import extract
+from cdi_hpc.compiled.cache_key import Launch
+from cdi_hpc.compiled.plan_cache import CacheError, UntrustedCacheError, user_cache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import open_image
 from cdi_hpc.launch import embedded, inheritance, native, squashfs
-from cdi_hpc.launcher_options import DEVICES_VARIABLE
-from cdi_hpc.plan_cache import CacheError, UntrustedCacheError, user_cache
+from cdi_hpc.launch.image import open_image
+from cdi_hpc.launch.launcher_options import DEVICES_VARIABLE
 from cdi_hpc.planning import plan_devices
 from cdi_hpc.witness import ChangedError, Witness
 

@@ -53,7 +53,7 @@ def command(
     wanted = Wanted("bash", devices, cdi_dirs, strict, unknown_hooks, visible=visible)
     plan = plan_devices(wanted, os.environ, LiveHost(), reporter, configuration=configuration).plan
     if plan.runs_hooks():
-        from cdi_hpc import running_hooks
+        from cdi_hpc.translation import running_hooks
 
         plan = running_hooks.left_out(plan, "a script is made for any image, and hooks are run for one")
     for lack in plan.unsupported():

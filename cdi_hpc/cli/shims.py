@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import click
 
-from cdi_hpc import backends, profile
+from cdi_hpc import backends
 from cdi_hpc.backend import Profile
 from cdi_hpc.cli import find_runner
 from cdi_hpc.cli.options import Reporter, output_format, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.cli.progress import progress
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.profile import PROFILES, SCRIPT_HEAD
+from cdi_hpc.launch import profile
+from cdi_hpc.launch.profile import PROFILES, SCRIPT_HEAD
 
 #: Where modulefiles go below the directory: what to hand to ``module use``.
 MODULEFILES = "modulefiles"

@@ -11,8 +11,8 @@ from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.errors import CdiError
-from cdi_hpc.registry import SpecDirectory, load_spec, spec_files
-from cdi_hpc.validate import Checked
+from cdi_hpc.spec.registry import SpecDirectory, load_spec, spec_files
+from cdi_hpc.spec.validate import Checked
 
 
 @click.command("validate")

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
-from cdi_hpc import aliases as alias_rules
-from cdi_hpc import names
-from cdi_hpc.aliases import Alias
-from cdi_hpc.allocation import GresMap
 from cdi_hpc.config.settings import Place, Setting, VariablePlace
 from cdi_hpc.config.values import PLACEHOLDERS, Configuration, LauncherDefaults
-from cdi_hpc.decode import shorten
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.globs import PathPattern, PatternError, TextPattern, path_pattern, text_pattern
-from cdi_hpc.policy import CATEGORIES, Category, HookRule, Policy, Rule, Rules
+from cdi_hpc.site import aliases as alias_rules
+from cdi_hpc.site.aliases import Alias
+from cdi_hpc.site.allocation import GresMap
+from cdi_hpc.site.globs import PathPattern, PatternError, TextPattern, path_pattern, text_pattern
+from cdi_hpc.site.policy import CATEGORIES, Category, HookRule, Policy, Rule, Rules
+from cdi_hpc.spec import names
+from cdi_hpc.spec.decode import shorten
 
 _IN_BRACES = re.compile(r"\{([^{}]*)\}")
 

@@ -11,14 +11,15 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cdi_hpc import aliases, identity, policy, request
 from cdi_hpc.config.settings import Setting
 from cdi_hpc.config.values import Configuration
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.globs import TextPattern
-from cdi_hpc.model import Hook
-from cdi_hpc.policy import Category, HookRule, Policy, Rule, Subject
-from cdi_hpc.registry import DEFAULT_DIRECTORIES, Registry
+from cdi_hpc.site import aliases, identity, policy
+from cdi_hpc.site.globs import TextPattern
+from cdi_hpc.site.policy import Category, HookRule, Policy, Rule, Subject
+from cdi_hpc.spec import request
+from cdi_hpc.spec.model import Hook
+from cdi_hpc.spec.registry import DEFAULT_DIRECTORIES, Registry
 
 Settings = Mapping[tuple[str, ...], Sequence[Setting]]
 

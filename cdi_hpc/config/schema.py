@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable, Literal
 
-from cdi_hpc import names
-from cdi_hpc.decode import Finding, describe, shorten
-from cdi_hpc.document import FieldPath
+from cdi_hpc.spec import names
+from cdi_hpc.spec.decode import Finding, describe, shorten
+from cdi_hpc.spec.document import FieldPath
 
 #: How the values of several files become one. ``replace``: the last one counts. ``append``: one list after the other.
 #: ``strictest``: a user's value counts only where it is stricter than the administrator's.

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cdi_hpc import names
 from cdi_hpc.config import SITE_DIRECTORY
 from cdi_hpc.config.files import ConfigFile
 from cdi_hpc.config.schema import ANY_NAME, SHAPES, Key, all_keys, check, without_nulls
-from cdi_hpc.decode import Finding, describe, shorten
-from cdi_hpc.document import Document, FieldPath, parse
 from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.spec import names
+from cdi_hpc.spec.decode import Finding, describe, shorten
+from cdi_hpc.spec.document import Document, FieldPath, parse
 
 Layer = Literal["site", "user", "variable"]
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from cdi_hpc.aliases import Alias
-    from cdi_hpc.allocation import GresMap
-    from cdi_hpc.policy import Policy
+    from cdi_hpc.site.aliases import Alias
+    from cdi_hpc.site.allocation import GresMap
+    from cdi_hpc.site.policy import Policy
 
 Strictness = Literal["warn", "fail"]
 Preflight = Literal["off", "warn", "fail"]

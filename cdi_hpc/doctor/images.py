@@ -5,17 +5,17 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from cdi_hpc import preflight
-from cdi_hpc.compose import Composition, compose
+from cdi_hpc.container import preflight
+from cdi_hpc.container.compose import Composition, compose
+from cdi_hpc.container.stage import Assembly
+from cdi_hpc.container.tree import ContainerTree
 from cdi_hpc.doctor.checks import Finding, Question, Status
 from cdi_hpc.doctor.places import file_system
 from cdi_hpc.doctor.specs import plan_for
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import Image, read_image
 from cdi_hpc.launch import embedded, runner
+from cdi_hpc.launch.image import Image, read_image
 from cdi_hpc.mountinfo import mount_points
-from cdi_hpc.stage import Assembly
-from cdi_hpc.tree import ContainerTree
 
 #: Programs of an image that say which C library it has.
 _LOADERS = (

@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Callable
 
+from cdi_hpc.container.steps import ROOT, BindHost, MakeDirectory, MountOverlay, Step
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import runner
-from cdi_hpc.steps import ROOT, BindHost, MakeDirectory, MountOverlay, Step
 
 #: A node that runs this many containers at a time is not unusual; each takes one namespace of a kind, or two.
 _ENOUGH_NAMESPACES = 1000

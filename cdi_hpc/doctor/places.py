@@ -6,9 +6,9 @@ import os
 import posixpath
 from collections.abc import Iterator
 
+from cdi_hpc.compiled.plan_cache import CacheError, user_cache, user_directory
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.mountinfo import mount_types
-from cdi_hpc.plan_cache import CacheError, user_cache, user_directory
 
 #: File systems that nodes share, by the type that proc_pid_mountinfo(5) shows.
 _SHARED = (

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
-from cdi_hpc import backends, profile
+from cdi_hpc import backends
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.errors import CdiError
+from cdi_hpc.launch import profile
 
 #: Seconds that a launcher has to say its version.
 _PATIENCE = 20

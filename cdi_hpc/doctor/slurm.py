@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from cdi_hpc import allocation
-from cdi_hpc.allocation import GresMap
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
-from cdi_hpc.lookup import read_registry
 from cdi_hpc.planning import load_configuration
-from cdi_hpc.registry import Registry
+from cdi_hpc.resolve.lookup import read_registry
+from cdi_hpc.site import allocation
+from cdi_hpc.site.allocation import GresMap
+from cdi_hpc.spec.registry import Registry
 
 PLUGIN = "cdi_spank.so"
 

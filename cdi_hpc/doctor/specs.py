@@ -9,15 +9,15 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from cdi_hpc import config, planning
-from cdi_hpc import request as requests
 from cdi_hpc.config.check import doubts
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
-from cdi_hpc.lookup import directories
-from cdi_hpc.model import ContainerEdits, Spec
 from cdi_hpc.plan import Plan, Unsupported
-from cdi_hpc.registry import (
+from cdi_hpc.resolve.lookup import directories
+from cdi_hpc.spec import request as requests
+from cdi_hpc.spec.model import ContainerEdits, Spec
+from cdi_hpc.spec.registry import (
     ENVIRONMENT_VARIABLE,
     LoadedSpec,
     Registry,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Plan, Unsupported
+from cdi_hpc.spec.model import Origin
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Literal
 from cdi_hpc.explain.explanation import Explanation
 from cdi_hpc.explain.rows import Edit
 from cdi_hpc.explain.views import Fate
-from cdi_hpc.model import Hook
+from cdi_hpc.spec.model import Hook
 
 Change = Literal["removed", "added", "changed"]
 

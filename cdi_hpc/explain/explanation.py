@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cdi_hpc.config import Configuration
-from cdi_hpc.edits import merge
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.explain import own, through
 from cdi_hpc.explain.request import Request, Wanted
 from cdi_hpc.explain.rows import Edit, rows
 from cdi_hpc.explain.views import View
 from cdi_hpc.host import Host
-from cdi_hpc.image import Image, read_image
-from cdi_hpc.lookup import Report, find_devices
+from cdi_hpc.launch.image import Image, read_image
 from cdi_hpc.planning import load_configuration
+from cdi_hpc.resolve.lookup import Report, find_devices
+from cdi_hpc.spec.edits import merge
 
 
 @dataclass(frozen=True)

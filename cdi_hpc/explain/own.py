@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cdi_hpc.container.stage import Assembly
 from cdi_hpc.explain.attempt import attempt
 from cdi_hpc.explain.no_image import PLACE, NoFiles
 from cdi_hpc.explain.request import Finding, Request, libraries
 from cdi_hpc.explain.views import View
 from cdi_hpc.explain.ways import InScript, InTree
-from cdi_hpc.image_files import ImageFiles
+from cdi_hpc.images.image_files import ImageFiles
 from cdi_hpc.launch import embedded
 from cdi_hpc.plan import Plan
 from cdi_hpc.render import bash
-from cdi_hpc.stage import Assembly
 
 _TITLES = {
     "embedded": "cdi-hpc run",

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from cdi_hpc import preflight
 from cdi_hpc.config import Configuration, LauncherDefaults, Strictness, stricter
+from cdi_hpc.container import preflight
+from cdi_hpc.container.stage import Assembly
 from cdi_hpc.explain import rules
 from cdi_hpc.explain.rows import Edit
 from cdi_hpc.explain.views import Outcome, View, Ways, fates
 from cdi_hpc.host import Host
-from cdi_hpc.image import Image
-from cdi_hpc.model import Origin, ResolvedEdits
+from cdi_hpc.launch.image import Image
 from cdi_hpc.plan import Plan, Unsupported
 from cdi_hpc.planning import judged
-from cdi_hpc.registry import RegisteredDevice
-from cdi_hpc.stage import Assembly
-from cdi_hpc.translate import translate
+from cdi_hpc.spec.model import Origin, ResolvedEdits
+from cdi_hpc.spec.registry import RegisteredDevice
+from cdi_hpc.translation.translate import translate
 
 
 class Wanted(NamedTuple):
@@ -27,7 +27,7 @@ class Wanted(NamedTuple):
     Attributes:
         launchers: their names.
         image: path of the image, or None: it is taken to be empty then.
-        visible: lists of what is meant of whole kinds (:func:`cdi_hpc.allocation.visible`).
+        visible: lists of what is meant of whole kinds (:func:`cdi_hpc.site.allocation.visible`).
 
     """
 

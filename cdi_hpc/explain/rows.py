@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from cdi_hpc import edits
-from cdi_hpc.model import DeviceNode, Hook, IntelRdt, Mount, NetDevice, Origin, ResolvedEdits, Sourced
-from cdi_hpc.registry import RegisteredDevice
+from cdi_hpc.spec import edits
+from cdi_hpc.spec.model import DeviceNode, Hook, IntelRdt, Mount, NetDevice, Origin, ResolvedEdits, Sourced
+from cdi_hpc.spec.registry import RegisteredDevice
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _merged(merged: ResolvedEdits) -> Iterator[tuple[str, Sourced[Any]]]:
         yield "intelRdt", merged.intel_rdt
 
 
-#: By what edits of a field replace each other (:func:`cdi_hpc.edits.merge`).
+#: By what edits of a field replace each other (:func:`cdi_hpc.spec.edits.merge`).
 _SUBJECTS: Mapping[str, Callable[[Any], Hashable]] = {
     "env": lambda variable: variable.partition("=")[0],
     "deviceNodes": lambda node: node.path,

@@ -1,16 +1,16 @@
-"""Which edits a site's rules refuse, and by which rule: the same questions as :func:`cdi_hpc.policy.enforce` asks."""
+"""Which edits a site's rules refuse, and by which rule: the questions of :func:`cdi_hpc.site.policy.enforce`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 
-from cdi_hpc import identity, policy
 from cdi_hpc.explain.rows import Edit
-from cdi_hpc.model import Hook, Origin, ResolvedEdits
 from cdi_hpc.plan import Plan
-from cdi_hpc.policy import HookRule, Judgement, Policy, Subject
-from cdi_hpc.registry import RegisteredDevice
+from cdi_hpc.site import identity, policy
+from cdi_hpc.site.policy import HookRule, Judgement, Policy, Subject
+from cdi_hpc.spec.model import Hook, Origin, ResolvedEdits
+from cdi_hpc.spec.registry import RegisteredDevice
 
 
 def refused(
@@ -21,7 +21,7 @@ def refused(
     An edit is refused by what is said of itself, or of the device, the kind or the file that it belongs to.
 
     Raises:
-        CdiError: a rule can't be asked (:func:`cdi_hpc.policy.judge`).
+        CdiError: a rule can't be asked (:func:`cdi_hpc.site.policy.judge`).
 
     """
     found = dict(_hooks(rules, edits))

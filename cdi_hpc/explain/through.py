@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from cdi_hpc import backends, launcher_options, profile
+from cdi_hpc import backends
 from cdi_hpc.backend import Backend, Dressing, Invocation, Located, Profile, Ways
+from cdi_hpc.compiled.plan_cache import user_directory
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.explain.attempt import attempt
 from cdi_hpc.explain.no_image import PLACE, NoFiles
 from cdi_hpc.explain.request import Finding, Request, libraries
 from cdi_hpc.explain.views import View
 from cdi_hpc.explain.ways import Dressed, InGeneral
+from cdi_hpc.launch import launcher_options, profile
 from cdi_hpc.plan import Plan
-from cdi_hpc.plan_cache import user_directory
 from cdi_hpc.planning import judged
 from cdi_hpc.witness import Witness
 

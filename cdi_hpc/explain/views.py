@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from cdi_hpc.explain.rows import Edit
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Note, Unsupported
+from cdi_hpc.spec.model import Origin
 
 Verdict = Literal["done", "replaced", "emulated", "impossible", "refused"]
 

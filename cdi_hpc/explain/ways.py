@@ -6,8 +6,11 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cdi_hpc import backend, describe
+from cdi_hpc import backend
 from cdi_hpc.backend import Dressing, StagePath, Text
+from cdi_hpc.container.stage import Assembly, CoverFile
+from cdi_hpc.container.steps import ROOT, BindHost, BindStaged, MakeFile, MakeLink, MountNew, StageEntry, Step
+from cdi_hpc.container.tree import StagedFile, StagedLink
 from cdi_hpc.errors import assert_never
 from cdi_hpc.explain.views import Fate, Verdict
 from cdi_hpc.plan import (
@@ -25,9 +28,7 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
-from cdi_hpc.stage import Assembly, CoverFile
-from cdi_hpc.steps import ROOT, BindHost, BindStaged, MakeFile, MakeLink, MountNew, StageEntry, Step
-from cdi_hpc.tree import StagedFile, StagedLink
+from cdi_hpc.translation import describe
 
 _DEV = "/dev/"
 _TMP = "/tmp/"  # noqa: S108  # a path in containers

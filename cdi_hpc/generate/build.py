@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cdi_hpc import version
-from cdi_hpc.decode import Findings, decode
-from cdi_hpc.document import Document
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.generate.machine import Found, Machine, matches
 from cdi_hpc.generate.recipe import Common, DeviceRule, Each, Fact, Nodes, Recipe
-from cdi_hpc.names import device_complaint
+from cdi_hpc.spec import version
+from cdi_hpc.spec.decode import Findings, decode
+from cdi_hpc.spec.document import Document
+from cdi_hpc.spec.names import device_complaint
 
 Variables = Mapping[str, str]
 

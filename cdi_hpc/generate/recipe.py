@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from cdi_hpc.document import Document, FieldPath, parse
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.names import kind_complaint
+from cdi_hpc.spec.document import Document, FieldPath, parse
+from cdi_hpc.spec.names import kind_complaint
 
 #: Where a site keeps its own recipes. One with the name of ours takes its place.
 SITE_DIRECTORY = "/etc/cdi-hpc/recipes.d"

@@ -7,13 +7,13 @@ import os
 import posixpath
 import pwd
 
+from cdi_hpc.container.tree import ContainerTree
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
-from cdi_hpc.image_files import ImageFiles
-from cdi_hpc.model import Origin
+from cdi_hpc.images.image_files import ImageFiles
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, WriteFile
-from cdi_hpc.translate import BIND_KINDS, container_path
-from cdi_hpc.tree import ContainerTree
+from cdi_hpc.spec.model import Origin
+from cdi_hpc.translation.translate import BIND_KINDS, container_path
 from cdi_hpc.witness import Witness
 
 ORIGIN = Origin("cdi-hpc run", "", "base")

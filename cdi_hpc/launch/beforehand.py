@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 from cdi_hpc.backend import Backend, Invocation, Option, Profile, Subcommand, Use
-from cdi_hpc.cache_key import LauncherLaunch
+from cdi_hpc.compiled.cache_key import LauncherLaunch
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch.launcher import Request
-from cdi_hpc.launcher_options import read
-from cdi_hpc.profile import Launcher, NotFoundError, find_launcher, obtain
+from cdi_hpc.launch.launcher_options import read
+from cdi_hpc.launch.profile import Launcher, NotFoundError, find_launcher, obtain
 
 #: The subcommand that stands for all where a launcher has several.
 _EXEC = ("exec",)

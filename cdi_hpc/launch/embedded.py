@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NoReturn
 
-from cdi_hpc import wire
-from cdi_hpc.compose import Composition, Mode, compose
+from cdi_hpc.compiled import wire
+from cdi_hpc.container.compose import Composition, Mode, compose
+from cdi_hpc.container.stage import Assembly, assemble
+from cdi_hpc.container.steps import ROOT
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
-from cdi_hpc.image import OpenImage
-from cdi_hpc.image_files import ImageFiles
+from cdi_hpc.images.image_files import ImageFiles
 from cdi_hpc.launch import inheritance, kernel, process, runner, squashfs
 from cdi_hpc.launch.base import base_actions, user_binds
+from cdi_hpc.launch.image import OpenImage
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Plan, SetEnv
-from cdi_hpc.stage import Assembly, assemble
-from cdi_hpc.steps import ROOT
 from cdi_hpc.witness import Witness
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def prepare(
 ) -> Assembly:
     """Put the plan, and what every container gets, into the image's tree. Nothing is changed on the host.
 
-    ``image`` and ``files`` are as in :func:`cdi_hpc.stage.assemble`.
+    ``image`` and ``files`` are as in :func:`cdi_hpc.container.stage.assemble`.
 
     Raises:
         CdiError: the plan lacks something that the spec demands, or an edit can't be put in its place.

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Callable
 
-from cdi_hpc import wire
 from cdi_hpc.backend import Variable
-from cdi_hpc.cache_key import Launch
+from cdi_hpc.compiled import wire
+from cdi_hpc.compiled.cache_key import Launch
+from cdi_hpc.container.steps import ROOT, BindHost, Step
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.launcher_options import DEVICES_VARIABLE
-from cdi_hpc.lookup import Report
+from cdi_hpc.launch.launcher_options import DEVICES_VARIABLE
 from cdi_hpc.plan import Action, Plan, Unsupported
-from cdi_hpc.registry import ENVIRONMENT_VARIABLE
-from cdi_hpc.steps import ROOT, BindHost, Step
+from cdi_hpc.resolve.lookup import Report
+from cdi_hpc.spec.registry import ENVIRONMENT_VARIABLE
 
 #: A plan has a tree; that of this one is the host's own, for whoever applies it all the same.
 STEPS: tuple[Step, ...] = (BindHost("/", ROOT, recursive=True, flags=(), propagation="rprivate"),)

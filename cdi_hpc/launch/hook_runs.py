@@ -33,23 +33,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable, NamedTuple, NoReturn
 
-from cdi_hpc import hook_results, planning, running_hooks, trusted_program
+from cdi_hpc import planning, trusted_program
 from cdi_hpc.backend import Located
-from cdi_hpc.compose import Composition, compose
 from cdi_hpc.config import Configuration, LauncherDefaults
+from cdi_hpc.container import hook_results
+from cdi_hpc.container.compose import Composition, compose
+from cdi_hpc.container.hook_results import NotKeptError, Written
+from cdi_hpc.container.stage import Assembly
+from cdi_hpc.container.steps import ROOT, MountOverlay, Step
+from cdi_hpc.container.tree import ContainerTree, StagedDirectory, is_software_directory
 from cdi_hpc.errors import CdiError, Problem, printable
-from cdi_hpc.hook_results import NotKeptError, Written
 from cdi_hpc.host import Host
-from cdi_hpc.image import OpenImage
-from cdi_hpc.image_files import HostFiles, ImageFiles
+from cdi_hpc.images.image_files import HostFiles, ImageFiles
 from cdi_hpc.launch import embedded, inheritance, kernel, runner
-from cdi_hpc.lookup import Report
-from cdi_hpc.model import ResolvedEdits
+from cdi_hpc.launch.image import OpenImage
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Action, Note, Plan, RunHook, SetEnv, Unsupported
-from cdi_hpc.stage import Assembly
-from cdi_hpc.steps import ROOT, MountOverlay, Step
-from cdi_hpc.tree import ContainerTree, StagedDirectory, is_software_directory
+from cdi_hpc.resolve.lookup import Report
+from cdi_hpc.spec.model import ResolvedEdits
+from cdi_hpc.translation import running_hooks
 from cdi_hpc.witness import Witness
 
 #: Of the runtime specification that state and config.json follow.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from cdi_hpc.host import Host
 from cdi_hpc.launch.base import ORIGIN
 from cdi_hpc.plan import Action, Bind, Symlink
-from cdi_hpc.translate import BIND_KINDS
+from cdi_hpc.translation.translate import BIND_KINDS
 from cdi_hpc.witness import Witness
 
 DEV = "/dev"

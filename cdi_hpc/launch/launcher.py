@@ -15,20 +15,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from cdi_hpc import planning, preflight, wire
+from cdi_hpc import planning
 from cdi_hpc.backend import Backend, BegunWithoutError, Dressing, Keep, Located, Peers, StagePath, Text, Word
-from cdi_hpc.cache_key import Caller, LauncherLaunch, cache_key
-from cdi_hpc.compile import compile_dressing, origins
+from cdi_hpc.compiled import wire
+from cdi_hpc.compiled.cache_key import Caller, LauncherLaunch, cache_key
+from cdi_hpc.compiled.compile import compile_dressing, origins
+from cdi_hpc.compiled.plan_cache import PlanCache
 from cdi_hpc.config import Configuration
+from cdi_hpc.container import preflight
 from cdi_hpc.errors import CdiError, Problem, assert_never
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch import native, peers, placing, process
-from cdi_hpc.lookup import Report, read_registry
+from cdi_hpc.launch.profile import Launcher
 from cdi_hpc.plan import Plan, Unsupported
-from cdi_hpc.plan_cache import PlanCache
 from cdi_hpc.planning import Wanted, asked_for, is_this_jobs_alone, judged, load_configuration, plan_devices
-from cdi_hpc.profile import Launcher
-from cdi_hpc.request import PREFLIGHT_VARIABLE
+from cdi_hpc.resolve.lookup import Report, read_registry
+from cdi_hpc.spec.request import PREFLIGHT_VARIABLE
 from cdi_hpc.witness import Recorder, Witness
 
 if TYPE_CHECKING:

@@ -10,24 +10,27 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Callable, TypeVar
 
-from cdi_hpc import allocation, planning, preflight, wire
-from cdi_hpc.cache_key import Caller, Launch, cache_key
-from cdi_hpc.compile import Compiled, compile_steps, origins
-from cdi_hpc.compose import Composition, compose
+from cdi_hpc import planning
+from cdi_hpc.compiled import wire
+from cdi_hpc.compiled.cache_key import Caller, Launch, cache_key
+from cdi_hpc.compiled.compile import Compiled, compile_steps, origins
+from cdi_hpc.compiled.plan_cache import PlanCache, Seal
 from cdi_hpc.config import Configuration, Strictness
+from cdi_hpc.container import preflight
+from cdi_hpc.container.compose import Composition, compose
+from cdi_hpc.container.stage import Assembly
+from cdi_hpc.container.steps import Step
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import Image, read_image
 from cdi_hpc.launch import embedded, handoff, process, runner, telling
 from cdi_hpc.launch.handoff import HandOver
-from cdi_hpc.lookup import Report, read_registry
+from cdi_hpc.launch.image import Image, read_image
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Note, Plan, SetEnv
-from cdi_hpc.plan_cache import PlanCache, Seal
 from cdi_hpc.planning import Planned, Wanted, is_this_jobs_alone, load_configuration, plan_devices
-from cdi_hpc.stage import Assembly
-from cdi_hpc.step_devices import read_grant, step_devices
-from cdi_hpc.steps import Step
+from cdi_hpc.resolve.lookup import Report, read_registry
+from cdi_hpc.resolve.step_devices import read_grant, step_devices
+from cdi_hpc.site import allocation
 from cdi_hpc.witness import ChangedError, Recorder, Witness
 
 T = TypeVar("T")

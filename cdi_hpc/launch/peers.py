@@ -22,8 +22,8 @@ from dataclasses import replace
 from cdi_hpc.backend import Peers
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import kernel
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Note, SetEnv, Unsupported
+from cdi_hpc.spec.model import Origin
 
 #: Seconds between two looks at the file, and how long the launcher has to make it.
 _PAUSE = 0.001

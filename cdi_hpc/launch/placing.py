@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from cdi_hpc import wire
 from cdi_hpc.backend import Dressing
+from cdi_hpc.compiled import wire
+from cdi_hpc.container.steps import ROOT
 from cdi_hpc.errors import CdiError, Problem, printable
 from cdi_hpc.launch import inheritance, kernel, process, runner, squashfs
-from cdi_hpc.steps import ROOT
 
 if TYPE_CHECKING:
     from cdi_hpc.launch.telling import Telling

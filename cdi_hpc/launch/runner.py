@@ -9,9 +9,7 @@ import stat
 from collections.abc import Sequence
 from typing import Callable
 
-from cdi_hpc.errors import CdiError, Problem, assert_never
-from cdi_hpc.launch import inheritance, kernel
-from cdi_hpc.steps import (
+from cdi_hpc.container.steps import (
     BindHost,
     BindStaged,
     MakeDirectory,
@@ -22,6 +20,8 @@ from cdi_hpc.steps import (
     Restrict,
     Step,
 )
+from cdi_hpc.errors import CdiError, Problem, assert_never
+from cdi_hpc.launch import inheritance, kernel
 
 #: Where the host's root is once the workspace has become the root directory.
 HOST_PREFIX = "/host"
@@ -171,7 +171,7 @@ class Workspace:
         """Do the steps in order.
 
         Args:
-            steps: of :mod:`cdi_hpc.compose`.
+            steps: of :mod:`cdi_hpc.container.compose`.
             tell: is called before each of them.
 
         Raises:

@@ -11,12 +11,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Callable, Union
 
-from cdi_hpc import wire
-from cdi_hpc.compile import Compiled, StepCompiler, compile_steps
+from cdi_hpc.compiled import wire
+from cdi_hpc.compiled.compile import Compiled, StepCompiler, compile_steps
+from cdi_hpc.container.steps import MakeDirectory, MakeLink, StageEntry, Step
 from cdi_hpc.errors import assert_never
 from cdi_hpc.ldcache.format import entries
 from cdi_hpc.ldcache.update import CACHE
-from cdi_hpc.steps import MakeDirectory, MakeLink, StageEntry, Step
 
 Told = Union[wire.Step, wire.Squashfs, wire.Place, wire.Move]
 

@@ -18,7 +18,7 @@ from io import BytesIO
 from typing import Any, BinaryIO, Callable
 
 from cdi_hpc.ldcache import format as cache
-from cdi_hpc.pyelftools import (
+from cdi_hpc.ldcache.pyelftools import (
     E_FLAGS,
     ENUM_D_TAG_COMMON,
     ENUM_P_TYPE_BASE,

@@ -12,9 +12,7 @@ from collections.abc import Iterable, Iterator
 from importlib import resources
 from typing import Literal
 
-from cdi_hpc import describe
 from cdi_hpc.errors import CdiError, Problem, assert_never, printable
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import (
     Action,
     Bind,
@@ -30,6 +28,8 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
+from cdi_hpc.spec.model import Origin
+from cdi_hpc.translation import describe
 
 #: Names that bash won't let go of: read-only, or set by it whenever it runs a command.
 RESERVED_NAMES = frozenset(

@@ -14,17 +14,17 @@ from pathlib import Path
 import yaml
 
 from benchmarks.timing import Row, cached_row, cdi_hpc_program, keep_bytecode
-from cdi_hpc import edits, request
 from cdi_hpc.cli import find_runner
-from cdi_hpc.compose import Composition, compose
+from cdi_hpc.container.compose import Composition, compose
+from cdi_hpc.container.stage import Assembly
+from cdi_hpc.container.steps import ROOT, BindHost, MakeDirectory, MakeFile, MakeLink, MountNew, MountOverlay, Step
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch import embedded
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Plan, SetEnv
-from cdi_hpc.registry import load_registry, spec_directories
-from cdi_hpc.stage import Assembly
-from cdi_hpc.steps import ROOT, BindHost, MakeDirectory, MakeFile, MakeLink, MountNew, MountOverlay, Step
-from cdi_hpc.translate import translate
+from cdi_hpc.spec import edits, request
+from cdi_hpc.spec.registry import load_registry, spec_directories
+from cdi_hpc.translation.translate import translate
 
 BASELINE = "unshare -Ur true"
 

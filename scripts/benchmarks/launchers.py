@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.timing import Row, Target, cached_row, cdi_hpc_program, keep_bytecode
-from cdi_hpc.registry import load_registry, spec_directories
+from cdi_hpc.spec.registry import load_registry, spec_directories
 
 
 @dataclass(frozen=True)

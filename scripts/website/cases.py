@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cdi_hpc import nvidia
-from cdi_hpc.globs import path_pattern
 from cdi_hpc.host import HostNode
-from cdi_hpc.policy import HookRule, Policy
+from cdi_hpc.site.globs import path_pattern
+from cdi_hpc.site.policy import HookRule, Policy
+from cdi_hpc.translation import nvidia
 
 NODE = "/dev/accel0"
 LIBRARY = "/opt/accel/libaccel.so.1.2"

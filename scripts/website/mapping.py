@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdi_hpc import backends, decode, describe, document, explain, version
+from cdi_hpc import backends, explain
 from cdi_hpc.backends.singularity import handoff
 from cdi_hpc.config import Configuration
-from cdi_hpc.edits import merge
 from cdi_hpc.explain import Edit, Fate, Wanted
 from cdi_hpc.explain.views import Outcome, fates
 from cdi_hpc.explain.ways import InGeneral, InScript
-from cdi_hpc.lookup import find_devices
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, RunHook, SetEnv, Symlink, UpdateLdCache, WriteFile
-from cdi_hpc.translate import translate
+from cdi_hpc.resolve.lookup import find_devices
+from cdi_hpc.spec import decode, document, version
+from cdi_hpc.spec.edits import merge
+from cdi_hpc.spec.model import Origin
+from cdi_hpc.translation import describe
+from cdi_hpc.translation.translate import translate
 from scripts.website.cases import CASES, LIBRARY, NODE, OWN_FIELDS, Case, Machine
 
 #: Columns: the launcher's name in ``explain``, and how a reader calls it. A step of Slurm's with an image or
@@ -59,10 +61,10 @@ _ENVIRON = {"PATH": "/nonexistent"}
 
 class _Silence:
     def warn(self, text: object) -> None:
-        """See :class:`cdi_hpc.lookup.Report`."""
+        """See :class:`cdi_hpc.resolve.lookup.Report`."""
 
     def note(self, text: object) -> None:
-        """See :class:`cdi_hpc.lookup.Report`."""
+        """See :class:`cdi_hpc.resolve.lookup.Report`."""
 
 
 def tables() -> dict[str, str]:

@@ -12,7 +12,7 @@ bool request_is_made(const struct request *request)
     return request->devices != NULL && strcmp(request->devices, none) != 0;
 }
 
-/* The grammar of names (cdi_hpc/names.py) -------------------------------------------------------------------------- */
+/* The grammar of names (cdi_hpc/spec/names.py) -------------------------------------------------------------------------- */
 
 static bool is_letter(char c)
 {
@@ -41,7 +41,7 @@ struct item {
     size_t length, slash, equals; /* lengths up to those characters; without "=", equals is all of it */
 };
 
-/* What cdi-hpc would take for a spec or a lock in the user's working directory (cdi_hpc/request.py). */
+/* What cdi-hpc would take for a spec or a lock in the user's working directory (cdi_hpc/spec/request.py). */
 static bool is_file(const char *text, size_t length)
 {
     static const char *const ends[] = {".json", ".yaml", ".lock"};

@@ -24,7 +24,7 @@ bool request_devices_are_valid(const char *devices, struct plan_complaint *compl
 bool request_is_consistent(const struct request *request, struct plan_complaint *complaint);
 
 /* What is asked for, one by one: VENDOR/CLASS or VENDOR/CLASS=NAME each. Which devices that means is the compiler's to
- * find out, who knows the specs and the site's configuration (cdi_hpc/step_devices.py). */
+ * find out, who knows the specs and the site's configuration (cdi_hpc/resolve/step_devices.py). */
 struct devices {
     char **name; /* NULL at the end */
     char *memory;

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cdi_hpc import launcher_options
 from cdi_hpc.backend import Invocation, Profile
 from cdi_hpc.backends.charliecloud import options
+from cdi_hpc.launch import launcher_options
 
 _EARLY = """
   -b, --bind=X

@@ -12,12 +12,12 @@ from releases import EARLY, LATE, invocation
 from cdi_hpc.backend import Dressing, Keep, Peers, Text, Variable
 from cdi_hpc.backends.charliecloud.dressing import dress
 from cdi_hpc.backends.charliecloud.images import locate
+from cdi_hpc.container.steps import BindHost, BindStaged, MakeFile, MountNew, MountOverlay
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch.host_dev import brought_back
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Symlink, WriteFile
-from cdi_hpc.steps import BindHost, BindStaged, MakeFile, MountNew, MountOverlay
+from cdi_hpc.spec.model import Origin
 from cdi_hpc.witness import DirectoryState, Recorder, Witness
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "vendor.com/class=a", "devices[0].containerEdits")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cdi_hpc.backend import Text, Variable
 from cdi_hpc.backends.charliecloud.environment import assignments
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import SetEnv
+from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "vendor.com/class=a", "devices[0].containerEdits.env[0]")
 

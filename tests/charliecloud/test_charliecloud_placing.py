@@ -15,13 +15,13 @@ from releases import LATE, invocation
 from cdi_hpc.backend import Dressing, Keep
 from cdi_hpc.backends.charliecloud.dressing import dress
 from cdi_hpc.backends.charliecloud.images import locate
+from cdi_hpc.container.steps import BindHost, MakeDirectory, MakeFile, MountNew, Step
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch import runner, squashfs
 from cdi_hpc.launch.placing import become_launcher
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Plan, WriteFile
-from cdi_hpc.steps import BindHost, MakeDirectory, MakeFile, MountNew, Step
+from cdi_hpc.spec.model import Origin
 from cdi_hpc.witness import Witness
 
 #: A tree of its own at ROOT, with a file in a directory that is a mount, too.

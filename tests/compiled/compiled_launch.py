@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from cdi_hpc import cli
-from cdi_hpc.tree import ContainerTree
+from cdi_hpc.container.tree import ContainerTree
 
 KIND = "lab.example/thing"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from configured_user import NO_PYTHON, ONE, SAY, User, make_user
 
+from cdi_hpc.compiled.plan_cache import CacheError, PlanCache, UntrustedCacheError, expanded
 from cdi_hpc.errors import CdiError
-from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, expanded
 
 RUN = ("cdi-hpc-run", "-d", ONE)
 

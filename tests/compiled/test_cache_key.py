@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi_hpc import config
-from cdi_hpc.cache_key import CONFIGURATION_VARIABLES, Caller, Launch, cache_key
+from cdi_hpc.compiled.cache_key import CONFIGURATION_VARIABLES, Caller, Launch, cache_key
 
 words = st.text(
     st.one_of(st.sampled_from("/.,:=-"), st.characters(blacklist_characters="\0", blacklist_categories=("Cs",))),

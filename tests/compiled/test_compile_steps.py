@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cdi_hpc import wire
 from cdi_hpc.backend import Dressing, Keep, StagePath, Text, Variable
-from cdi_hpc.compile import compile_dressing, compile_steps, origins
-from cdi_hpc.steps import (
+from cdi_hpc.compiled import wire
+from cdi_hpc.compiled.compile import compile_dressing, compile_steps, origins
+from cdi_hpc.container.steps import (
     BindHost,
     BindStaged,
     MakeDirectory,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from configured_user import NO_PYTHON, ONE, SAY, User, make_user
 
-from cdi_hpc import wire
+from cdi_hpc.compiled import wire
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from compiled_launch import Site, front, runner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_hpc import wire
+from cdi_hpc.compiled import wire
+from cdi_hpc.compiled.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
 from cdi_hpc.config import CacheBounds
+from cdi_hpc.container.steps import MakeDirectory, MakeFile, MakeLink
 from cdi_hpc.errors import CdiError
-from cdi_hpc.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
-from cdi_hpc.steps import MakeDirectory, MakeFile, MakeLink
 
 KEY = "0" * 64
 DAY = 86400

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cdi_hpc import witness
 from cdi_hpc.host import LiveHost
-from cdi_hpc.registry import SpecDirectory, load_registry
+from cdi_hpc.spec.registry import SpecDirectory, load_registry
 from cdi_hpc.witness import (
     AbsentState,
     ChangedError,

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdi_hpc.plan_cache import PlanCache
+from cdi_hpc.compiled.plan_cache import PlanCache
 
 SPEC = {
     "cdiVersion": "0.6.0",

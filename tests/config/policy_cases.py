@@ -9,13 +9,13 @@ import yaml
 from fake_host import FakeHost, host
 from site_files import site
 
-from cdi_hpc.edits import merge
 from cdi_hpc.errors import CdiError
-from cdi_hpc.model import ContainerEdits, Device, DeviceNode, Hook, Mount, ResolvedEdits, Spec
 from cdi_hpc.plan import Plan
-from cdi_hpc.policy import Identity, Policy, enforce
-from cdi_hpc.registry import RegisteredDevice
-from cdi_hpc.translate import translate
+from cdi_hpc.site.policy import Identity, Policy, enforce
+from cdi_hpc.spec.edits import merge
+from cdi_hpc.spec.model import ContainerEdits, Device, DeviceNode, Hook, Mount, ResolvedEdits, Spec
+from cdi_hpc.spec.registry import RegisteredDevice
+from cdi_hpc.translation.translate import translate
 
 USERS = {"alice": 1000, "bob": 1001, "toor": 1000}
 GROUPS = {"fpga": 500, "staff": 50}

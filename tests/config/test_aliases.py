@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_hpc.aliases import Alias, expand, name_complaint, problems
 from cdi_hpc.errors import CdiError
+from cdi_hpc.site.aliases import Alias, expand, name_complaint, problems
 
 
 def aliases(**stands_for: str) -> dict[str, Alias]:

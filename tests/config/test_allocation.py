@@ -10,7 +10,8 @@ from fake_host import FakeHost, host
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_hpc.allocation import (
+from cdi_hpc.errors import CdiError
+from cdi_hpc.site.allocation import (
     Choice,
     GresMap,
     Member,
@@ -22,10 +23,9 @@ from cdi_hpc.allocation import (
     select,
     visible,
 )
-from cdi_hpc.errors import CdiError
-from cdi_hpc.globs import path_pattern
-from cdi_hpc.model import ContainerEdits, Device, DeviceNode, Spec
-from cdi_hpc.registry import LoadedSpec, RegisteredDevice, Registry
+from cdi_hpc.site.globs import path_pattern
+from cdi_hpc.spec.model import ContainerEdits, Device, DeviceNode, Spec
+from cdi_hpc.spec.registry import LoadedSpec, RegisteredDevice, Registry
 
 KIND = "nvidia.com/gpu"
 

@@ -18,8 +18,8 @@ from cdi_hpc.config.check import doubts
 from cdi_hpc.config.files import ConfigFile
 from cdi_hpc.config.settings import join, of_file
 from cdi_hpc.errors import CdiError
-from cdi_hpc.policy import Subject, matches
-from cdi_hpc.registry import SpecDirectory, load_registry
+from cdi_hpc.site.policy import Subject, matches
+from cdi_hpc.spec.registry import SpecDirectory, load_registry
 
 GROUP = grp.getgrgid(os.getegid()).gr_name
 

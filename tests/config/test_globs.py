@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdi_hpc.globs import PatternError, path_pattern, text_pattern
+from cdi_hpc.site.globs import PatternError, path_pattern, text_pattern
 
 TEXTS = [
     ("gpu", "gpu", True),

@@ -17,7 +17,7 @@ from cdi_hpc.config.files import ConfigFile
 from cdi_hpc.config.schema import ANY_NAME, all_keys
 from cdi_hpc.config.settings import join, of_environment, of_file
 from cdi_hpc.errors import CdiError
-from cdi_hpc.policy import CATEGORIES
+from cdi_hpc.site.policy import CATEGORIES
 
 MANUAL = (Path(__file__).parents[2] / "docs/configuration.md").read_text("utf-8")
 

@@ -13,12 +13,12 @@ from site_files import site
 
 from cdi_hpc.config import LauncherDefaults
 from cdi_hpc.errors import CdiError
-from cdi_hpc.identity import this_user
-from cdi_hpc.model import Hook, Origin
 from cdi_hpc.plan import Note, SetEnv, Unsupported
 from cdi_hpc.planning import Wanted, asked_for, cache_bounds, judged, load_configuration, plan_devices
-from cdi_hpc.policy import Policy
-from cdi_hpc.translate import translate
+from cdi_hpc.site.identity import this_user
+from cdi_hpc.site.policy import Policy
+from cdi_hpc.spec.model import Hook, Origin
+from cdi_hpc.translation.translate import translate
 
 
 class Silent:

@@ -10,9 +10,9 @@ from policy_cases import ALICE, BOB, link, mount, node, planned, policy, refusal
 from site_files import site
 
 from cdi_hpc.errors import CdiError
-from cdi_hpc.globs import path_pattern
-from cdi_hpc.model import Hook
-from cdi_hpc.policy import CATEGORIES, Policy, Rule, Rules, Subject, hook_rule, judge, subjects
+from cdi_hpc.site.globs import path_pattern
+from cdi_hpc.site.policy import CATEGORIES, Policy, Rule, Rules, Subject, hook_rule, judge, subjects
+from cdi_hpc.spec.model import Hook
 
 #: (rules, what is asked for, is refused)
 DECISIONS = [

@@ -20,14 +20,14 @@ from test_keys import KEYS
 from typed import STATUSES, typed
 
 from cdi_hpc import config
-from cdi_hpc.aliases import expand
 from cdi_hpc.config import VARIABLES, Configuration, files
 from cdi_hpc.config.build import build
 from cdi_hpc.config.files import ConfigFile
 from cdi_hpc.config.settings import join, of_environment, of_file
 from cdi_hpc.errors import CdiError
-from cdi_hpc.model import Hook
-from cdi_hpc.policy import hook_rule
+from cdi_hpc.site.aliases import expand
+from cdi_hpc.site.policy import hook_rule
+from cdi_hpc.spec.model import Hook
 
 ASKED = spec(env=("LD_PRELOAD=/x",), **mount("/etc/passwd"), **node("/dev/nvidia0"))
 

@@ -9,8 +9,8 @@ from site_files import site
 from test_allocation import device, gpus, machine, registry
 
 from cdi_hpc.errors import CdiError
-from cdi_hpc.model import Spec
-from cdi_hpc.step_devices import read_grant, step_devices
+from cdi_hpc.resolve.step_devices import read_grant, step_devices
+from cdi_hpc.spec.model import Spec
 
 UUIDS = {0: "GPU-0a0b", 1: "GPU-1a1b", 2: "GPU-2a2b", 3: "GPU-3a3b"}
 REGISTRY = registry(

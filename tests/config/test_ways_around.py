@@ -11,10 +11,10 @@ import pytest
 from fake_host import host
 from policy_cases import ALICE, link, mount, node, planned, policy, refusals, spec
 
-from cdi_hpc.aliases import Alias, expand
 from cdi_hpc.errors import CdiError
-from cdi_hpc.model import Hook, Mount
-from cdi_hpc.policy import enforce
+from cdi_hpc.site.aliases import Alias, expand
+from cdi_hpc.site.policy import enforce
+from cdi_hpc.spec.model import Hook, Mount
 
 CLOSED = policy(
     kinds=[{"deny": "secret.org/*"}],

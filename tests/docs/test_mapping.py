@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from cdi_hpc import explain, hooks
+from cdi_hpc import explain
+from cdi_hpc.translation import hooks
 from scripts.website import mapping, update
 from scripts.website.cases import CASES, OWN_FIELDS
 
 PROJECT = Path(__file__).parents[2]
-SCHEMA = json.loads((PROJECT / "cdi_hpc/schema.json").read_text("utf-8"))
+SCHEMA = json.loads((PROJECT / "cdi_hpc/spec/schema.json").read_text("utf-8"))
 
 
 def fields(schema: Mapping[str, Any], above: str = "") -> Iterator[str]:

@@ -14,8 +14,10 @@ from typing import Any, get_args
 import click
 import pytest
 
-from cdi_hpc import plan, steps, wire
+from cdi_hpc import plan
 from cdi_hpc.cli.commands import cdi_hpc as program
+from cdi_hpc.compiled import wire
+from cdi_hpc.container import steps
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("tests/**/*.md")])
@@ -119,6 +121,12 @@ def test_every_module_is_in_the_table():
     modules = {str(path.relative_to(package).with_suffix("")) for path in package.glob("*.py")}
     folders = {path.parent.name for path in package.glob("*/__init__.py")}
     assert listed == {*modules, *folders} - {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize("package", ["images", "spec", "site", "resolve", "translation", "container", "compiled"])
+def test_every_module_of_a_package_is_in_its_row(package):
+    named = {name for row in rows("Modules") if f"`{package}`" in row[0] for name in re.findall(r"`(\w+)`", row[1])}
+    assert {path.stem for path in (PROJECT / "cdi_hpc" / package).glob("*.py")} - {"__init__"} - named == set()
 
 
 def test_modules_depend_on_those_above_them_only():

@@ -12,8 +12,8 @@ from fake_host import host, host_from_facts
 from cdi_hpc import explain
 from cdi_hpc.config import Configuration
 from cdi_hpc.explain import VERDICTS
-from cdi_hpc.globs import path_pattern, text_pattern
-from cdi_hpc.policy import HookRule, Policy, Rule, Rules
+from cdi_hpc.site.globs import path_pattern, text_pattern
+from cdi_hpc.site.policy import HookRule, Policy, Rule, Rules
 
 TESTS = Path(__file__).parent.parent
 GOLDEN = sorted(TESTS.glob("golden/*/spec.yaml"))

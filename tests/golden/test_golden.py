@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from fake_host import host_from_facts
 
-from cdi_hpc import edits, request
-from cdi_hpc.describe import plan_document
 from cdi_hpc.plan import Plan
-from cdi_hpc.registry import LoadedSpec, RegisteredDevice, Registry
 from cdi_hpc.render.bash import script
-from cdi_hpc.translate import translate
-from cdi_hpc.validate import check
+from cdi_hpc.spec import edits, request
+from cdi_hpc.spec.registry import LoadedSpec, RegisteredDevice, Registry
+from cdi_hpc.spec.validate import check
+from cdi_hpc.translation.describe import plan_document
+from cdi_hpc.translation.translate import translate
 
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("*/spec.yaml"))
 PREAMBLE = resources.files("cdi_hpc.render").joinpath("preamble.bash").read_text(encoding="utf-8").rstrip()

@@ -12,7 +12,7 @@ from compat_library import SHT_NOTE, SHT_PROGBITS, Section, elf, library, note
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdi_hpc.cuda_compat import CompatNote, Decision, find_compat, parse_version, read_note, use_compat
+from cdi_hpc.container.cuda_compat import CompatNote, Decision, find_compat, parse_version, read_note, use_compat
 
 CUDA_12_9 = {
     "Format": 1,

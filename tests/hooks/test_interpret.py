@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdi_hpc import hooks
-from cdi_hpc.hooks import (
+from cdi_hpc.spec.model import Hook
+from cdi_hpc.translation import hooks
+from cdi_hpc.translation.hooks import (
     Chmod,
     CreateSymlinks,
     DisableDeviceNodeModification,
@@ -22,7 +23,6 @@ from cdi_hpc.hooks import (
     UpdateLdcache,
     interpret,
 )
-from cdi_hpc.model import Hook
 
 
 def meaning_of(*args: str, path: str = "/usr/bin/nvidia-cdi-hook", point: str = "createContainer") -> HookMeaning:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_hpc.nvidia import application_profile, is_gpu_node, params_without_device_modification
+from cdi_hpc.translation.nvidia import application_profile, is_gpu_node, params_without_device_modification
 
 PARAMS = b"""ResmanDebugLevel: 4294967295
 RmLogonRC: 1

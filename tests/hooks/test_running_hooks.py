@@ -14,14 +14,14 @@ from cdi_hpc import trusted_program
 from cdi_hpc.config.build import build
 from cdi_hpc.config.files import ConfigFile
 from cdi_hpc.config.settings import join, of_file
+from cdi_hpc.container.hook_results import NotKeptError, Written, actions_of, summary
+from cdi_hpc.container.tree import ContainerTree, StagedDirectory, StagedFile
 from cdi_hpc.explain.no_image import NoFiles
-from cdi_hpc.hook_results import NotKeptError, Written, actions_of, summary
-from cdi_hpc.model import Hook, Origin, ResolvedEdits, Sourced
 from cdi_hpc.plan import Directory, Plan, RunHook, Symlink, Unsupported, WriteFile
-from cdi_hpc.policy import Policy
-from cdi_hpc.running_hooks import left_out
-from cdi_hpc.translate import translate
-from cdi_hpc.tree import ContainerTree, StagedDirectory, StagedFile
+from cdi_hpc.site.policy import Policy
+from cdi_hpc.spec.model import Hook, Origin, ResolvedEdits, Sourced
+from cdi_hpc.translation.running_hooks import left_out
+from cdi_hpc.translation.translate import translate
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "", "containerEdits.hooks[0]")
 HOST = fake_host.host(

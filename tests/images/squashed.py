@@ -59,7 +59,7 @@ def squash(tree: Path, file: Path, *options: str) -> Path:
 
 def sif_of(partitions: list[tuple[bytes, int, int]], *, types: tuple[int, ...] = (), version: bytes = b"01") -> bytes:
     """A SIF file: partitions as (content, file system, role), then descriptors of other types."""
-    from cdi_hpc import sif
+    from cdi_hpc.images import sif
 
     table_at, data_at = 128, 128 + 48 * sif._DESCRIPTOR.size
     table, data = b"", b""

@@ -11,14 +11,14 @@ import pytest
 import squashed
 from views import view
 
-from cdi_hpc.compose import Composition, compose
+from cdi_hpc.container.compose import Composition, compose
+from cdi_hpc.container.steps import BindHost
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import read_image
 from cdi_hpc.launch import embedded
-from cdi_hpc.lookup import resolve_devices
-from cdi_hpc.steps import BindHost
-from cdi_hpc.translate import translate
+from cdi_hpc.launch.image import read_image
+from cdi_hpc.resolve.lookup import resolve_devices
+from cdi_hpc.translation.translate import translate
 from cdi_hpc.witness import Recorder
 
 

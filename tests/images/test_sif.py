@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.image import read_image
-from cdi_hpc.sif import Sif, read_sif
+from cdi_hpc.images.sif import Sif, read_sif
+from cdi_hpc.launch.image import read_image
 
 
 def read(file: Path) -> Sif:

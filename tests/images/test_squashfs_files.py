@@ -21,9 +21,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdi_hpc.image_files import HostFiles
-from cdi_hpc.squashfs_codecs import BadBlockError, NoCodecError, codec
-from cdi_hpc.squashfs_files import SquashfsFiles
+from cdi_hpc.images.image_files import HostFiles
+from cdi_hpc.images.squashfs_codecs import BadBlockError, NoCodecError, codec
+from cdi_hpc.images.squashfs_files import SquashfsFiles
 from cdi_hpc.witness import ChangedError, FileState, Recorder
 
 

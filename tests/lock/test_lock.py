@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi_hpc.errors import CdiError
-from cdi_hpc.lock import Lock, differences, read_lock
+from cdi_hpc.resolve.lock import Lock, differences, read_lock
 
 NAMES = ("devices", "env", "deviceNodes", "netDevices", "mounts", "hooks", "additionalGids")
 NOTHING = {**{name: [] for name in NAMES}, "intelRdt": None}

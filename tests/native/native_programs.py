@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdi_hpc import __version__, wire
+from cdi_hpc import __version__
+from cdi_hpc.compiled import wire
 
 HERE = Path(__file__).parent.resolve()
 NATIVE = HERE.parent.parent / "native"

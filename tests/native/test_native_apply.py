@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from native_programs import HOST_ROOT, Cache, said, which
 
-from cdi_hpc import wire
+from cdi_hpc.compiled import wire
 
 
 @pytest.fixture(params=["new", "old"], autouse=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from native_programs import HOST_ROOT, Cache, is_fresh
 
-from cdi_hpc import wire
+from cdi_hpc.compiled import wire
 
 LAUNCH = ["/", "true"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from native_programs import HOST_ROOT, is_fresh, state_of
 
-from cdi_hpc import wire
+from cdi_hpc.compiled import wire
 
 
 def rewrite_in_place(path: Path) -> None:

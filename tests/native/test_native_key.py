@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cdi_hpc.cache_key import CONFIGURATION_VARIABLES, Caller, Launch, cache_key, may_be_relative_file
-from cdi_hpc.request import is_file_request
+from cdi_hpc.compiled.cache_key import CONFIGURATION_VARIABLES, Caller, Launch, cache_key, may_be_relative_file
+from cdi_hpc.spec.request import is_file_request
 
 ARGUMENTS = st.text(
     st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)) | st.sampled_from("/.,:\udcff"), max_size=12

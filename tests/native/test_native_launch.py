@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_programs import HOST_ROOT, said
 
-from cdi_hpc import wire
+from cdi_hpc.compiled import wire
 from cdi_hpc.launch import process
 
 #: The Python runner's last step, as a program: the reference for ours.

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from native_programs import HOST_ROOT, QUIET_SANITIZERS, Launcher
 
-from cdi_hpc import wire
 from cdi_hpc.backend import Peers
+from cdi_hpc.compiled import wire
 from cdi_hpc.launch import peers
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Bind, SetEnv, Symlink
+from cdi_hpc.spec.model import Origin
 
 #: A launcher: begins the container after a while, says in which namespace it is, and goes on.
 BEGIN = 'sleep 0.1; [ -e "$1" ] || : >"$1"; readlink /proc/self/ns/mnt; sleep 0.3'

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from native_programs import QUIET_SANITIZERS, Launcher, state_of
 
-from cdi_hpc import wire
+from cdi_hpc.compiled import wire
 
 #: Marks a server: it has the environment of the launch.
 MARK = "CDI_HPC_TEST_MARK"

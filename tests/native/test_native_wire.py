@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cdi_hpc import wire
+from cdi_hpc.compiled import wire
 from cdi_hpc.errors import CdiError
 
 KEY = "0123456789abcdef" * 4

@@ -9,10 +9,10 @@ import pytest
 import small_trees
 from fake_host import FakeHost, host
 
+from cdi_hpc.container.stage import assemble
 from cdi_hpc.errors import CdiError
 from cdi_hpc.launch.base import base_actions, user_binds
 from cdi_hpc.plan import Bind, MountFilesystem, Symlink, WriteFile
-from cdi_hpc.stage import assemble
 
 MACHINE = {
     "/proc": "d",

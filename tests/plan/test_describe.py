@@ -7,8 +7,6 @@ from typing import get_args
 
 import pytest
 
-from cdi_hpc import describe
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import (
     Action,
     Bind,
@@ -24,6 +22,8 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
+from cdi_hpc.spec.model import Origin
+from cdi_hpc.translation import describe
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "v/c=d", "devices[0].containerEdits.env[0]")
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi_hpc.launch.kernel import FLAG_BITS
-from cdi_hpc.mount_options import FILESYSTEM_TYPES, MountOptions, is_bind, parse
 from cdi_hpc.plan import MOUNT_FLAGS
+from cdi_hpc.spec.mount_options import FILESYSTEM_TYPES, MountOptions, is_bind, parse
 
 NOTHING = MountOptions((), bind=False, propagation="", data=(), whole_tree=())
 

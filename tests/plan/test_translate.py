@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from translated import FILES, NULL, ORIGIN, actions_of, hook, only
 
-from cdi_hpc.model import DeviceNode, IntelRdt, Mount, NetDevice, Origin, ResolvedEdits, Sourced
 from cdi_hpc.plan import (
     Note,
     SetEnv,
     Unsupported,
 )
-from cdi_hpc.translate import container_path, translate
+from cdi_hpc.spec.model import DeviceNode, IntelRdt, Mount, NetDevice, Origin, ResolvedEdits, Sourced
+from cdi_hpc.translation.translate import container_path, translate
 
 # Environment ----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import pytest
 from fake_host import host
 from translated import hook, plan_of
 
-from cdi_hpc.model import DeviceNode, Mount
+from cdi_hpc.spec.model import DeviceNode, Mount
 
 DEV = {
     "/dev/null": "c 1:3",

@@ -8,7 +8,6 @@ import pytest
 from fake_host import FakeHost, host
 from translated import FILES, NULL, ORIGIN, actions_of, hook, only, plan_of, said
 
-from cdi_hpc.model import DeviceNode, IntelRdt, Mount, NetDevice, Sourced
 from cdi_hpc.plan import (
     Bind,
     CudaCompat,
@@ -19,6 +18,7 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
+from cdi_hpc.spec.model import DeviceNode, IntelRdt, Mount, NetDevice, Sourced
 
 
 def test_links_are_made_in_the_order_of_the_hook():

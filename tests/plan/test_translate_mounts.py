@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from translated import FILES, ORIGIN, actions_of, only, said
 
-from cdi_hpc.model import Mount
 from cdi_hpc.plan import (
     Bind,
     MountFilesystem,
     Note,
     Unsupported,
 )
-from cdi_hpc.translate import container_path
+from cdi_hpc.spec.model import Mount
+from cdi_hpc.translation.translate import container_path
 
 
 @pytest.mark.parametrize(

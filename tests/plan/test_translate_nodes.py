@@ -8,12 +8,12 @@ import pytest
 from fake_host import FakeHost, host
 from translated import NULL, ORIGIN, actions_of, only, said
 
-from cdi_hpc.model import DeviceNode
 from cdi_hpc.plan import (
     Bind,
     Note,
     Unsupported,
 )
+from cdi_hpc.spec.model import DeviceNode
 
 
 def test_a_device_node_is_a_bind_of_the_node_alone():

@@ -6,14 +6,14 @@ from typing import Any
 
 from fake_host import FakeHost
 
-from cdi_hpc.model import Hook, Origin, ResolvedEdits, Sourced
 from cdi_hpc.plan import (
     Action,
     Note,
     Plan,
     Unsupported,
 )
-from cdi_hpc.translate import translate
+from cdi_hpc.spec.model import Hook, Origin, ResolvedEdits, Sourced
+from cdi_hpc.translation.translate import translate
 
 ORIGIN = Origin("/etc/cdi/vendor.yaml", "vendor.com/class=one", "devices[0].containerEdits.x[0]")
 NULL = {"/dev/null": "c 1:3 mode=666", "/dev/gpu": "c 195:0 mode=666"}

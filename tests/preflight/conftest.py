@@ -11,10 +11,10 @@ import linked
 import pytest
 from linked import LIBRARIES, OLD_GLIBC
 
-from cdi_hpc.model import Origin
+from cdi_hpc.container.preflight import Misfit, check
+from cdi_hpc.container.stage import Assembly, assemble
 from cdi_hpc.plan import Action, Bind, UpdateLdCache
-from cdi_hpc.preflight import Misfit, check
-from cdi_hpc.stage import Assembly, assemble
+from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/test.yaml", "", "mounts[0]")
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from views import view
 
-from cdi_hpc import preflight
+from cdi_hpc.container import preflight
+from cdi_hpc.container.stage import assemble
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
-from cdi_hpc.image import read_image
 from cdi_hpc.launch import embedded
-from cdi_hpc.lookup import resolve_devices
-from cdi_hpc.model import Origin
+from cdi_hpc.launch.image import read_image
 from cdi_hpc.plan import Bind
-from cdi_hpc.stage import assemble
-from cdi_hpc.translate import translate
+from cdi_hpc.resolve.lookup import resolve_devices
+from cdi_hpc.spec.model import Origin
+from cdi_hpc.translation.translate import translate
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 ORIGIN = Origin("/etc/cdi/test.yaml", "", "mounts[0]")

@@ -9,8 +9,8 @@ import linked
 import pytest
 from linked import LIBRARIES, OLD_GLIBC
 
+from cdi_hpc.container.preflight import check, enforce, wanted
 from cdi_hpc.errors import CdiError
-from cdi_hpc.preflight import check, enforce, wanted
 from cdi_hpc.witness import Recorder
 
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
@@ -271,7 +271,7 @@ def test_nothing_is_read_if_nobody_wants_to_know(world, monkeypatch):
 def test_a_witness_sees_both_sides(world):
     library = world.library("liba.so", {"libc.so.6": ["GLIBC_2.34"]})
     world.bind(library)
-    from cdi_hpc.stage import assemble
+    from cdi_hpc.container.stage import assemble
 
     recorder = Recorder()
     check(assemble(world.actions, os.path.realpath(world.image), recorder))

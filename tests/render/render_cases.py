@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import (
     Bind,
     CudaCompat,
@@ -17,6 +16,7 @@ from cdi_hpc.plan import (
     UpdateLdCache,
     WriteFile,
 )
+from cdi_hpc.spec.model import Origin
 
 SPEC = "/etc/cdi/vendor.yaml"
 

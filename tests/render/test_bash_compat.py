@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hooks.compat_library import SHT_PROGBITS, Section, elf, library
 
-from cdi_hpc.cuda_compat import read_note, use_compat
+from cdi_hpc.container.cuda_compat import read_note, use_compat
 from cdi_hpc.plan import Plan
 from cdi_hpc.render.bash import script
 

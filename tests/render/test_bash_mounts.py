@@ -1,4 +1,4 @@
-"""What a script's mounts let a command do: the rules of cdi_hpc/compose.py, kept by bash."""
+"""What a script's mounts let a command do: the rules of cdi_hpc/container/compose.py, kept by bash."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from render_cases import HOSTILE_ORIGIN, PIECES, as_bytes, hostile_strings
 
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import (
     Action,
     Bind,
@@ -25,6 +24,7 @@ from cdi_hpc.plan import (
     WriteFile,
 )
 from cdi_hpc.render.bash import quote, script
+from cdi_hpc.spec.model import Origin
 
 #: In place of the functions that act: their arguments, each with a NUL after it.
 PRINTERS = r"""

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 
 from cdi_hpc.backend import Dressing, Invocation, Keep, Located, Option, Profile, StagePath, Text, Variable
-from cdi_hpc.compose import Composition, compose
+from cdi_hpc.container.compose import Composition, compose
+from cdi_hpc.container.stage import assemble
+from cdi_hpc.container.steps import MakeDirectory, MakeFile
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
-from cdi_hpc.image_files import HostFiles
+from cdi_hpc.images.image_files import HostFiles
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Plan, SetEnv, Unsupported
-from cdi_hpc.stage import assemble
-from cdi_hpc.steps import MakeDirectory, MakeFile
 from cdi_hpc.witness import Witness
 
 #: Of the devices that launches in these tests ask for.

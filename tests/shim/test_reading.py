@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cdi_hpc import profile as profiles
 from cdi_hpc.backend import Invocation, Option, Profile, Subcommand
-from cdi_hpc.cache_key import PATH_VARIABLES, Caller, LauncherLaunch, cache_key
+from cdi_hpc.compiled.cache_key import PATH_VARIABLES, Caller, LauncherLaunch, cache_key
 from cdi_hpc.errors import CdiError
-from cdi_hpc.launcher_options import Help, Leave, Reading, may_be_ours, read
+from cdi_hpc.launch import profile as profiles
+from cdi_hpc.launch.launcher_options import Help, Leave, Reading, may_be_ours, read
 
 #: Like ch-run: some names begin alike, with ours and without.
 GETOPT_OPTIONS = (

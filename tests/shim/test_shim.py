@@ -415,7 +415,7 @@ def test_a_script_that_names_the_launcher_by_its_path_is_a_launcher(site):
 
 def test_a_drop_in_without_the_native_program_is_a_script_that_does_the_same(site):
     site.shim.unlink()
-    from cdi_hpc.profile import SCRIPT_HEAD
+    from cdi_hpc.launch.profile import SCRIPT_HEAD
 
     front = shutil.which("cdi-hpc")
     site.shim.write_text(f'{SCRIPT_HEAD}exec {front} exec --runner=python lab-run "$@"\n')

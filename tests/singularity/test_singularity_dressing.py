@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from cdi_hpc import launcher_options
 from cdi_hpc.backend import Dressing, Located, Option, Profile, StagePath, Subcommand, Text
 from cdi_hpc.backends.singularity import images, options, own_mounts
 from cdi_hpc.backends.singularity.dressing import dress
 from cdi_hpc.backends.singularity.settings import variable_patterns
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
-from cdi_hpc.model import Origin
+from cdi_hpc.launch import launcher_options
 from cdi_hpc.plan import Action, Bind, Plan, SetEnv, Symlink, UpdateLdCache
+from cdi_hpc.spec.model import Origin
 from cdi_hpc.witness import Witness
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "vendor.com/class=a", "devices[0].containerEdits")

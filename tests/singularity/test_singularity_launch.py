@@ -14,8 +14,8 @@ import pytest
 from configured_user import NO_PYTHON, ONE, SAY, make_user
 from run.launchers import Request, our_words, program
 
-from cdi_hpc import profile as profiles
 from cdi_hpc.backends.singularity import probe
+from cdi_hpc.launch import profile as profiles
 
 HOST_FILE = "from the host\n"
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slurm_site import PROJECT
 
-from cdi_hpc import names
+from cdi_hpc.spec import names
 
 SOURCES = [PROJECT / "slurm/spank/request.c", PROJECT / "slurm/spank/site.c", PROJECT / "native/plan_read.c"]
 SOURCES += [PROJECT / "native/mount_flags.c", Path(__file__).with_name("request_main.c")]

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from spec_directories import cases
 
-from cdi_hpc import edits, names, version
 from cdi_hpc.errors import CdiError
-from cdi_hpc.registry import SpecDirectory, load_registry
-from cdi_hpc.request import resolve
+from cdi_hpc.spec import edits, names, version
+from cdi_hpc.spec.registry import SpecDirectory, load_registry
+from cdi_hpc.spec.request import resolve
 
 EXAMPLES = settings(
     max_examples=int(os.environ.get("CDI_HPC_EXAMPLES", "150")),

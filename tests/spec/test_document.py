@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_hpc import document
-from cdi_hpc.document import field_text, parse, scalar_text
 from cdi_hpc.errors import CdiError
+from cdi_hpc.spec import document
+from cdi_hpc.spec.document import field_text, parse, scalar_text
 
 
 def value(text, *, strict=False):

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from cdi_hpc.edits import merge
-from cdi_hpc.encode import resolved_to_json
-from cdi_hpc.model import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Origin, Spec
-from cdi_hpc.registry import RegisteredDevice
+from cdi_hpc.spec.edits import merge
+from cdi_hpc.spec.encode import resolved_to_json
+from cdi_hpc.spec.model import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Origin, Spec
+from cdi_hpc.spec.registry import RegisteredDevice
 
 LINK = Hook("createContainer", "/bin/hook", ("hook", "link"))
 CACHE = Hook("createContainer", "/bin/hook", ("hook", "cache"))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdi_hpc import names
+from cdi_hpc.spec import names
 
 
 @pytest.mark.parametrize("kind", ["vendor.com/gpu", "a/b", "A-1.b_c/d.e", "v/c9"])

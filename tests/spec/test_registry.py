@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdi_hpc.registry import (
+from cdi_hpc.spec.registry import (
     DEFAULT_DIRECTORIES,
     SpecDirectory,
     load_registry,

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from cdi_hpc.errors import CdiError
-from cdi_hpc.registry import Registry, SpecDirectory, load_registry
-from cdi_hpc.request import resolve
+from cdi_hpc.spec.registry import Registry, SpecDirectory, load_registry
+from cdi_hpc.spec.request import resolve
 from cdi_hpc.witness import Recorder
 
 

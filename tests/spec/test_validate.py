@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from spec_directories import specs
 
-from cdi_hpc import validate, version
-from cdi_hpc.document import field_text
-from cdi_hpc.model import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec
-from cdi_hpc.validate import check
+from cdi_hpc.spec import validate, version
+from cdi_hpc.spec.document import field_text
+from cdi_hpc.spec.model import ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec
+from cdi_hpc.spec.validate import check
 
 GOOD = {
     "cdiVersion": "1.1.0",

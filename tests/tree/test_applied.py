@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_child import in_child
 
-from cdi_hpc.compose import Composition, Mode, compose
+from cdi_hpc.container.compose import Composition, Mode, compose
+from cdi_hpc.container.stage import Assembly, assemble
+from cdi_hpc.container.steps import ROOT
+from cdi_hpc.container.tree import ContainerTree, StagedFile
 from cdi_hpc.errors import CdiError
 from cdi_hpc.launch import kernel, runner
-from cdi_hpc.model import Origin
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, WriteFile
-from cdi_hpc.stage import Assembly, assemble
-from cdi_hpc.steps import ROOT
-from cdi_hpc.tree import ContainerTree, StagedFile
+from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "", "x")
 MODES: tuple[Mode, ...] = ("overlay", "underlay")

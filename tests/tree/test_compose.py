@@ -7,12 +7,21 @@ import os
 import pytest
 import small_trees
 
-from cdi_hpc.compose import Composition, compose
+from cdi_hpc.container.compose import Composition, compose
+from cdi_hpc.container.stage import assemble
+from cdi_hpc.container.steps import (
+    BindHost,
+    BindStaged,
+    MakeDirectory,
+    MakeFile,
+    MakeLink,
+    MountNew,
+    MountOverlay,
+    Restrict,
+)
 from cdi_hpc.host import mount_flags
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Bind, MountFilesystem, Symlink, WriteFile
-from cdi_hpc.stage import assemble
-from cdi_hpc.steps import BindHost, BindStaged, MakeDirectory, MakeFile, MakeLink, MountNew, MountOverlay, Restrict
+from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "", "x")
 WORKSPACE = [MakeDirectory(name) for name in ("root", "stage", "layer", "write")]

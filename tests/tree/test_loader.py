@@ -7,12 +7,12 @@ import os
 import pytest
 import small_trees
 
+from cdi_hpc.container.loader import LoaderView, decide_compat, update_ld_cache
+from cdi_hpc.container.tree import ContainerTree, StagedFile, StagedLink
 from cdi_hpc.errors import CdiError
 from cdi_hpc.ldcache import Listed
-from cdi_hpc.loader import LoaderView, decide_compat, update_ld_cache
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import CudaCompat, UpdateLdCache
-from cdi_hpc.tree import ContainerTree, StagedFile, StagedLink
+from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "", "hooks[0]")
 

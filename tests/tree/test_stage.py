@@ -8,11 +8,11 @@ import posixpath
 import pytest
 import small_trees
 
+from cdi_hpc.container.stage import CoverFile, assemble
+from cdi_hpc.container.tree import StagedDirectory, StagedFile, StagedLink
 from cdi_hpc.errors import CdiError
-from cdi_hpc.model import Origin
 from cdi_hpc.plan import Bind, CudaCompat, MountFilesystem, Note, SetEnv, Symlink, Unsupported, UpdateLdCache, WriteFile
-from cdi_hpc.stage import CoverFile, assemble
-from cdi_hpc.tree import StagedDirectory, StagedFile, StagedLink
+from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "v/c=d", "devices[0]")
 DIRECTORY, EMPTY = StagedDirectory(), StagedFile()

@@ -12,9 +12,7 @@ import small_trees
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_hpc.errors import CdiError
-from cdi_hpc.launch import kernel
-from cdi_hpc.tree import (
+from cdi_hpc.container.tree import (
     MAX_LINKS,
     ContainerTree,
     Region,
@@ -24,6 +22,8 @@ from cdi_hpc.tree import (
     host_path,
     is_kernels,
 )
+from cdi_hpc.errors import CdiError
+from cdi_hpc.launch import kernel
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""What the native programs have to know of the configuration: an extract, which they can read and know to be fresh.
+
+They look for a plan, and know whether a launch concerns them, before anybody has read YAML: where plans are kept, and
+which devices a launch through a launcher gets that asks for none. So Python leaves the answers where those programs
+look first. The file has the form of a compiled plan that does nothing: what it was made from, and an environment record
+for each answer, ``devices.ch-run=nvidia.com/gpu=all`` or ``cache.directory=/local/me``. ``native/extract.c`` reads it.
+
+Where there are no configuration files, there is none, and nobody looks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+
+from cdi_hpc import backends, config
+from cdi_hpc.compiled import wire
+from cdi_hpc.compiled.cache_key import Caller, extract_key
+from cdi_hpc.compiled.compile import origins
+from cdi_hpc.compiled.plan_cache import CacheError, PlanCache, first_directory, user_cache
+from cdi_hpc.config import Configuration
+from cdi_hpc.planning import default_devices
+from cdi_hpc.witness import ChangedError, Recorder, Witness
+
+#: A plan has a tree; that of this one is the host's own.
+_HOST = wire.Bind("/", "/")
+
+
+def keep(environ: Mapping[str, str]) -> Configuration:
+    """Leave one for this user where the native programs look; returns the configuration.
+
+    That it can't be kept is no reason not to launch: where plans can't be kept either, it is said then.
+
+    Raises:
+        CdiError: the configuration is wrong.
+
+    """
+    recorder = Recorder()
+    loaded = config.load(environ, os.geteuid(), recorder)
+    if not any(map(os.path.lexists, (config.SITE_DIRECTORY, config.user_directory(environ)))):
+        return loaded.configuration
+    keys = [*_devices(loaded.configuration), *_directory(loaded.configuration, environ, recorder)]
+    directory, is_chosen = first_directory(environ, os.geteuid())
+    caller = Caller.present()
+    with contextlib.suppress(CacheError, ChangedError):
+        records = (*origins(recorder.states()), *keys, _HOST)
+        cache = PlanCache(directory, is_chosen=is_chosen)
+        cache.write_extract(extract_key(caller, environ), (caller.uid, caller.gid), records)
+    return loaded.configuration
+
+
+def keep_for_everybody(cache: PlanCache) -> None:
+    """Leave one of the administrator's files for users who have none of their own.
+
+    Args:
+        cache: the system's.
+
+    Raises:
+        CdiError: the configuration is wrong.
+        CacheError: it can't be kept.
+
+    """
+    recorder = Recorder()
+    loaded = config.load({}, os.geteuid(), recorder)
+    if not os.path.lexists(config.SITE_DIRECTORY) or "{" in loaded.configuration.cache_directory:
+        return  # a place that has the user's name in it is each one's to find out
+    keys = [*_devices(loaded.configuration)]
+    if loaded.configuration.cache_directory:
+        keys.append(wire.Env(f"cache.directory={loaded.configuration.cache_directory}"))
+    records = (*origins(recorder.states()), *keys, _HOST)
+    cache.write_extract(extract_key(None, {}), (0, 0), records)
+
+
+def _devices(configuration: Configuration) -> Iterator[wire.Env]:
+    for name in configuration.launchers:
+        devices = default_devices(configuration, name)
+        if devices:
+            yield from (wire.Env(f"devices.{command}={devices}") for command in backends.commands_of(name))
+
+
+def _directory(configuration: Configuration, environ: Mapping[str, str], witness: Witness) -> Iterator[wire.Env]:
+    """Where plans are, if they can be there, for as long as the way to it is as it was."""
+    if not configuration.cache_directory:
+        return
+    with contextlib.suppress(CacheError):  # who needs a plan will say so
+        cache = user_cache(environ, configuration)
+        for path in cache.way:
+            witness.saw(path, "link")
+        yield wire.Env(f"cache.directory={cache.directory}")

@@ -1,0 +1,1 @@
+"""From words that somebody wrote to merged edits."""

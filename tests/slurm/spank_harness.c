@@ -11,6 +11,7 @@
  *   env=NAME=VALUE           in the step's
  *   option=NAME[=VALUE]      given to the plugin's callback; without a value, NULL
  *   uid=, gid=, step=, tasks=NUMBER
+ *   gres=TEXT                what the controller says that the job has on this node
  *   fail=FUNCTION:NUMBER     the NUMBERth call of it fails, counted from 1
  *
  * What happens is said line by line, in which \xNN stands for a byte: see say(). */
@@ -38,7 +39,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_WORDS = 256, MOST_VARIABLES = 512, MOST_OPTIONS = 8, LINE = 4096, SHOWN = 1500, NO_TASK = -1 };
+enum { MOST_WORDS = 256, MOST_VARIABLES = 512, MOST_OPTIONS = 8, LINE = 4096, SHOWN = 1500, NO_TASK = -1, JOB = 7 };
 
 static struct {
     spank_context_t context;
@@ -53,6 +54,7 @@ static struct {
     gid_t gid;
     uint32_t step;
     int tasks, task;
+    const char *gres;
 } now;
 
 static void *plugin;
@@ -86,7 +88,7 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
     X(spank_option_register) X(spank_get_item) X(spank_getenv) X(spank_setenv) X(spank_unsetenv) X(malloc) X(calloc)  \
     X(strdup) X(strndup) X(asprintf) X(open_memstream) X(fork) X(pipe2) X(socketpair) X(open) X(openat) X(read)       \
     X(write) X(poll) X(waitpid) X(getcwd) X(chdir) X(unshare) X(setns) X(mount) X(sendmsg) X(recvmsg) X(memfd_create) \
-    X(mkdir) X(mkdirat) X(fchownat) X(nanosleep)
+    X(mkdir) X(mkdirat) X(fchownat) X(nanosleep) X(slurm_load_job)
 
 enum function {
 #define X(name) F_##name,
@@ -218,6 +220,8 @@ spank_err_t spank_get_item(spank_t spank, spank_item_t item, ...)
         *va_arg(arguments, uid_t *) = now.uid;
     else if (item == S_JOB_GID)
         *va_arg(arguments, gid_t *) = now.gid;
+    else if (item == S_JOB_ID)
+        *va_arg(arguments, uint32_t *) = JOB;
     else if (item == S_JOB_NODEID)
         *va_arg(arguments, uint32_t *) = 0;
     else if (item == S_JOB_STEPID)
@@ -299,6 +303,46 @@ spank_err_t spank_unsetenv(spank_t spank, const char *name)
         *found = NULL;
     }
     return ESPANK_SUCCESS;
+}
+
+/* The controller's answer, each part of it by itself: reading on is seen. */
+#if SLURM_VERSION_NUMBER >= SLURM_VERSION_NUM(26, 5, 0)
+int slurm_load_job(job_info_msg_t **answer, slurm_step_id_t id, uint16_t flags)
+#else
+int slurm_load_job(job_info_msg_t **answer, uint32_t id, uint16_t flags)
+#endif
+{
+    (void)id;
+    (void)flags;
+    if (fails(F_slurm_load_job, ECONNREFUSED))
+        return SLURM_ERROR;
+    *answer = calloc(1, sizeof **answer);
+    job_info_t *job = calloc(1, sizeof *job);
+    if (*answer == NULL || job == NULL)
+        die("calloc");
+#if SLURM_VERSION_NUMBER >= SLURM_VERSION_NUM(26, 5, 0)
+    job->step_id.job_id = JOB;
+#else
+    job->job_id = JOB;
+#endif
+    if (now.gres != NULL) {
+        job->gres_detail_cnt = 1;
+        job->gres_detail_str = calloc(1, sizeof *job->gres_detail_str);
+        if (job->gres_detail_str == NULL || (job->gres_detail_str[0] = strdup(now.gres)) == NULL)
+            die("strdup");
+    }
+    (*answer)->record_count = 1;
+    (*answer)->job_array = job;
+    return SLURM_SUCCESS;
+}
+
+void slurm_free_job_info_msg(job_info_msg_t *answer)
+{
+    if (answer->job_array->gres_detail_cnt > 0)
+        free(answer->job_array->gres_detail_str[0]);
+    free(answer->job_array->gres_detail_str);
+    free(answer->job_array);
+    free(answer);
 }
 
 /* All of the text is looked at, and so are its bounds. */
@@ -561,6 +605,8 @@ static void prepare(void)
     now.step = (uint32_t)number("step=", 0);
     now.tasks = (int)number("tasks=", 2);
     now.task = NO_TASK;
+    size_t found = 0;
+    now.gres = word_after("gres=", &found);
 }
 
 static int play(const char *path)

@@ -201,7 +201,7 @@ def test_tasks_have_the_devices_of_the_step(harness, words):
 
 def test_steps_that_inherit_and_steps_without_tasks(harness):
     forged = "env=SLURM_JOB_GPUS=0,1"
-    words = [f"option=cdi={KIND}", forged]
+    words = [f"option=cdi={KIND}", forged, "gres=gpu:a100:2(IDX:0-1),nic:1(IDX:0)"]
     batch, interactive, ordinary, extern = harness.play(
         *([*words, f"step={step}", "tasks=1"] for step in (BATCH_SCRIPT, INTERACTIVE, 3)),
         [*words, f"step={EXTERN}", "tasks=0"],
@@ -211,6 +211,30 @@ def test_steps_that_inherit_and_steps_without_tasks(harness):
     assert ordinary.ended == {0: 125}
     assert "this step has no GPUs allocated" in ordinary.said[0]
     assert (extern.ended, extern.said) == ({}, [])
+
+
+#: What the controller says of a job's GRES on a node -> whether GPUs are among them.
+GRES = {
+    "gpu:2(IDX:0-1)": True,
+    "nic:1(IDX:0),gpu:tesla:1(IDX:3)": True,
+    "": False,
+    "gpu:0(IDX:)": False,
+    "nic:1(IDX:0)": False,
+    "mygpu:1(IDX:0)": False,
+    "gpu": False,
+    ",,gpu:": True,
+    "gpu:0(" * 2000: False,
+    "x" * 100_000: False,
+}
+
+
+def test_a_batch_script_has_gpus_if_the_controller_says_so(harness):
+    words = [f"option=cdi={KIND}", "env=SLURM_JOB_GPUS=0,1", f"step={BATCH_SCRIPT}", "tasks=1"]
+    for (text, has), played in zip(GRES.items(), harness.play(*([*words, f"gres={text}"] for text in GRES))):
+        assert played.ended == {0: 0 if has else 125}, text
+    silent, failing = harness.play(words, [*words, "fail=slurm_load_job:1", "gres=gpu:2"])
+    assert silent.ended == failing.ended == {0: 125}
+    assert "Slurm's controller does not say" in failing.said[0]
 
 
 def test_options_are_delivered_twice_and_by_the_environment(harness):

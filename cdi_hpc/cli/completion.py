@@ -310,7 +310,7 @@ def script(shell: str, program: click.Command, launchers: Sequence[str] = ()) ->
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-@click.command("completion")
+@click.command("completion", short_help="Print a script with which SHELL completes commands.")
 @click.argument("shell", type=click.Choice([*_SHELLS]))
 @click.argument("launchers", nargs=-1, metavar="[LAUNCHER...]")
 @click.pass_context

@@ -16,7 +16,7 @@ from cdi_hpc.doctor.checks import STATUSES, Question, Result, examine
 from cdi_hpc.doctor.table import CHECKS
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Look for what would keep a launch from working.")
 @click.argument("devices", nargs=-1, metavar="[DEVICE...]")
 @click.option("--image", metavar="IMAGE", help="Look at this image as well, and at the devices in it.")
 @click.option("--slurm", is_flag=True, help="Look at Slurm as well: plugin, GRES, what this step was allocated.")
@@ -59,5 +59,10 @@ def _show(results: Iterable[Result]) -> None:
     rows = [(r.finding.status, r.check.name, r.finding.what, r.finding.fix) for r in results]
     print_table(("STATUS", "CHECK", "FINDING", "WHAT TO DO"), rows)
     counts = {status: sum(result.finding.status == status for result in results) for status in STATUSES}
-    found = ", ".join(f"{counts[status]} {status}" for status in reversed(STATUSES) if counts[status])
+    found = ", ".join(_counted(counts[status], status) for status in reversed(STATUSES) if counts[status])
     sys.stdout.write(f"{found}\n")
+
+
+def _counted(number: int, status: str) -> str:
+    """As in ``2 notes``; "ok" is no noun."""
+    return f"{number} {status}" + ("s" if number != 1 and status != "ok" else "")

@@ -9,7 +9,11 @@ import click
 from cdi_hpc.cli.options import verbosity
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "exec",
+    short_help="Run LAUNCHER (ch-run, apptainer, ...) with DEVICEs.",
+    context_settings={"allow_interspersed_args": False},
+)
 @verbosity
 @click.option(
     "--runner",

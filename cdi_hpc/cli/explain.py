@@ -9,7 +9,7 @@ import click
 from cdi_hpc.cli.options import Reporter, cdi_dir, strict, unknown_hooks, verbosity, visible_devices
 
 
-@click.command("explain")
+@click.command("explain", short_help="Show what becomes of every edit of DEVICEs on each launcher.")
 @click.argument("devices", nargs=-1, metavar="DEVICE...")
 @click.option("--image", metavar="IMAGE", help="The image of the launch. Default: one that is empty.")
 @click.option(

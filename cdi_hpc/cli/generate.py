@@ -26,7 +26,7 @@ from cdi_hpc.spec.names import near_misses
 from cdi_hpc.spec.registry import ENVIRONMENT_VARIABLE
 
 
-@click.command("generate")
+@click.command("generate", short_help="Make CDI specs from what this host has, by RECIPEs.")
 @click.argument("recipes", nargs=-1, metavar="[RECIPE...]")
 @click.option(
     "-o", "--output", metavar="DIR", help="Write the specs there, for example to /etc/cdi. Default: print them."

@@ -15,7 +15,7 @@ from cdi_hpc.resolve.lock import differences, make_lock, read_lock
 from cdi_hpc.resolve.lookup import resolve_devices
 
 
-@click.command("lock")
+@click.command("lock", short_help="Print what DEVICEs mean on this host today: a lock file.")
 @click.argument("devices", nargs=-1, metavar="[DEVICE...]")
 @click.option("--check", metavar="FILE", help="Compare with this lock file instead; the devices are those in it.")
 @cdi_dir

@@ -116,3 +116,8 @@ def test_pages_are_the_same_when_made_again(tmp_path: Path):
     first, second = ({p.relative_to(top): p.read_text() for p in top.rglob("*.?")} for top in tmp_path.iterdir())
     assert first == second
     assert "2001-09-09" in next(iter(first.values()))
+
+
+def test_no_commands_description_is_cut_in_the_overview():
+    overview = program.get_help(click.Context(program, info_name="cdi-hpc", terminal_width=80))
+    assert not re.search(r"\.\.\.$", overview.partition("\nCommands:\n")[2], re.MULTILINE)

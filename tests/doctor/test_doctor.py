@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +198,8 @@ def test_people_get_a_table_and_a_count(lab) -> None:
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["STATUS", "CHECK", "FINDING", "WHAT", "TO", "DO"]
     assert lines[-1].endswith(" ok")
+    for number, word in re.findall(r"(\d+) (problem|warning|note)s?\b", lines[-1]):
+        assert f"{number} {word}{'' if number == '1' else 's'}" in lines[-1].split(", ")
 
 
 def test_an_image_that_is_none_is_a_problem(doctor, tmp_path) -> None:

@@ -9,7 +9,8 @@ import click
 
 from cdi_hpc.cli.options import output_format
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.compiled.plan_cache import SYSTEM_DIRECTORY, PlanCache, plans_in, user_cache, user_directory
+from cdi_hpc.compiled.cache_place import SYSTEM_DIRECTORY, user_directory
+from cdi_hpc.compiled.plan_cache import PlanCache, plans_in, user_cache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.planning import load_configuration
 

@@ -17,7 +17,8 @@ from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, refuse_for, strict
 from cdi_hpc.cli.progress import progress
 from cdi_hpc.compiled import extract
 from cdi_hpc.compiled.cache_key import Launch
-from cdi_hpc.compiled.plan_cache import SYSTEM_DIRECTORY, PlanCache
+from cdi_hpc.compiled.cache_place import SYSTEM_DIRECTORY
+from cdi_hpc.compiled.plan_cache import PlanCache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import beforehand, inheritance, native
 from cdi_hpc.launch.launcher import NotKeptError, compile_launch

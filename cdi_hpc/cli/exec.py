@@ -19,7 +19,8 @@ from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.progress import progress
 from cdi_hpc.compiled import extract
 from cdi_hpc.compiled.cache_key import LauncherLaunch
-from cdi_hpc.compiled.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_cache
+from cdi_hpc.compiled.cache_place import CacheError, UntrustedCacheError
+from cdi_hpc.compiled.plan_cache import PlanCache, user_cache
 from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import inheritance, kernel, launcher, launcher_options, native, process, profile, squashfs

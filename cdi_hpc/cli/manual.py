@@ -21,7 +21,7 @@ import click
 
 from cdi_hpc import __version__
 from cdi_hpc.cli.commands import cdi_hpc as program
-from cdi_hpc.compiled.plan_cache import SYSTEM_DIRECTORY
+from cdi_hpc.compiled.cache_place import SYSTEM_DIRECTORY
 from cdi_hpc.config import SITE_DIRECTORY, schema
 from cdi_hpc.generate.recipe import SITE_DIRECTORY as RECIPES
 

@@ -10,7 +10,7 @@ from cdi_hpc.backend import Backend, Dressing, Keep, StagePath, Text, Word
 from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.cli.progress import progress
-from cdi_hpc.compiled.plan_cache import user_directory
+from cdi_hpc.compiled.cache_place import user_directory
 from cdi_hpc.errors import assert_never
 from cdi_hpc.explain.ways import Dressed
 from cdi_hpc.launch import beforehand, inheritance

@@ -14,7 +14,8 @@ from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.progress import progress
 from cdi_hpc.compiled import extract
 from cdi_hpc.compiled.cache_key import Launch
-from cdi_hpc.compiled.plan_cache import CacheError, UntrustedCacheError, user_cache
+from cdi_hpc.compiled.cache_place import CacheError, UntrustedCacheError
+from cdi_hpc.compiled.plan_cache import user_cache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch import embedded, inheritance, native, squashfs

@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from cdi_hpc import backends, config
 from cdi_hpc.compiled import wire
 from cdi_hpc.compiled.cache_key import Caller, extract_key
+from cdi_hpc.compiled.cache_place import CacheError, first_directory
 from cdi_hpc.compiled.compile import origins
-from cdi_hpc.compiled.plan_cache import CacheError, PlanCache, first_directory, user_cache
+from cdi_hpc.compiled.plan_cache import PlanCache, user_cache
 from cdi_hpc.config import Configuration
 from cdi_hpc.planning import default_devices
 from cdi_hpc.witness import ChangedError, Recorder, Witness

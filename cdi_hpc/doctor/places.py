@@ -6,7 +6,8 @@ import os
 import posixpath
 from collections.abc import Iterator
 
-from cdi_hpc.compiled.plan_cache import CacheError, user_cache, user_directory
+from cdi_hpc.compiled.cache_place import CacheError, user_directory
+from cdi_hpc.compiled.plan_cache import user_cache
 from cdi_hpc.doctor.checks import Finding, Question
 from cdi_hpc.mountinfo import mount_types
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cdi_hpc import backends
 from cdi_hpc.backend import Backend, Dressing, Invocation, Located, Profile, Ways
-from cdi_hpc.compiled.plan_cache import user_directory
+from cdi_hpc.compiled.cache_place import user_directory
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.explain.attempt import attempt
 from cdi_hpc.explain.no_image import PLACE, NoFiles

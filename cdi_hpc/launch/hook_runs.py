@@ -18,20 +18,11 @@ hook sees is read-only: the host's files, and what is mounted in the container.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
 import os
 import posixpath
-import resource
-import secrets
-import select
-import signal
-import stat
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import NamedTuple
 
 from cdi_hpc import planning, trusted_program
 from cdi_hpc.backend import Located
@@ -40,12 +31,12 @@ from cdi_hpc.container import hook_results
 from cdi_hpc.container.compose import Composition, compose
 from cdi_hpc.container.hook_results import NotKeptError, Written
 from cdi_hpc.container.stage import Assembly
-from cdi_hpc.container.steps import ROOT, MountOverlay, Step
+from cdi_hpc.container.steps import MountOverlay, Step
 from cdi_hpc.container.tree import ContainerTree, StagedDirectory, is_software_directory
-from cdi_hpc.errors import CdiError, Problem, printable
+from cdi_hpc.errors import printable
 from cdi_hpc.host import Host
 from cdi_hpc.images.image_files import HostFiles, ImageFiles
-from cdi_hpc.launch import embedded, inheritance, kernel, runner
+from cdi_hpc.launch import embedded, hook_keeper
 from cdi_hpc.launch.image import OpenImage
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Action, Note, Plan, RunHook, SetEnv, Unsupported
@@ -54,27 +45,11 @@ from cdi_hpc.spec.model import ResolvedEdits
 from cdi_hpc.translation import running_hooks
 from cdi_hpc.witness import Witness
 
-#: Of the runtime specification that state and config.json follow.
-_OCI_VERSION = "1.0.2"
-
-#: A hook writes into a container as root there would, and may change its root directory; nothing else.
-_CAPABILITIES = (kernel.CAP_DAC_OVERRIDE, kernel.CAP_SYS_CHROOT)
-
 #: How much a hook can write, in the words of tmpfs(5): it ends up in a plan's stage.
 _ROOM = "64m"
 
-#: Bytes of a hook's output that are kept, and lines that are repeated.
-_OUTPUT = 4096
+#: Lines of a hook's output that are repeated.
 _LINES = 20
-
-#: Of the host and of the container: tmpfs of the hook's own, which are thrown away.
-_SCRATCH = "/tmp"  # noqa: S108 - nothing of anybody else's is there
-
-#: The container's root in the bundle.
-_ROOT = "rootfs"
-
-_PAUSE = 0.05
-_CANT_EXECUTE = 126
 
 
 class Target(NamedTuple):
@@ -196,8 +171,10 @@ def _run(hook: RunHook, plan: Plan, target: Target, circumstances: Circumstances
         raise _FailedError(f"not run: {complaint}")
     assembly = _assembled(plan, target, circumstances.host)
     steps = _steps(assembly, target)
-    work = _Work(target, _variables(plan), steps, assembly.tree.resolve(_SCRATCH))
-    answer = _in_child(lambda: _keep(hook, work))
+    work = hook_keeper.Work(
+        target.path, target.place, target.offset, _variables(plan), steps, assembly.tree.resolve(hook_keeper.SCRATCH)
+    )
+    answer = hook_keeper.keep(hook, work)
     for line in answer.said.splitlines()[-_LINES:]:
         circumstances.report.note(f"{hook.path}: {printable(line)}")
     if answer.failure:
@@ -267,360 +244,5 @@ def _steps(assembly: Assembly, target: Target) -> tuple[Step, ...]:
     return steps
 
 
-# The bundle -------------------------------------------------------------------------------------------------------
-
-
-def _made_bundle(scratch: str) -> str:
-    """A directory for a config.json and the root (runtime-spec, bundle.md), on a tmpfs over a directory of the host.
-
-    It is made as the workspace sees the host, and its path is the host's own.
-    """
-    place = runner.HOST_PREFIX + scratch
-    kernel.mount("cdi-hpc", place, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777")
-    name = f"cdi-hpc-hook-{secrets.token_hex(4)}"
-    os.makedirs(f"{place}/{name}/{_ROOT}", 0o755)
-    return f"{scratch}/{name}"
-
-
 def _variables(plan: Plan) -> tuple[str, ...]:
     return tuple(f"{action.name}={action.value}" for action in plan.actions if isinstance(action, SetEnv))
-
-
-def _config(bundle: str, variables: Sequence[str]) -> Mapping[str, Any]:
-    user = {"uid": os.geteuid(), "gid": os.getegid()}
-    return {
-        "ociVersion": _OCI_VERSION,
-        "root": {"path": f"{bundle}/{_ROOT}", "readonly": False},
-        "process": {"terminal": False, "user": user, "args": ["sh"], "env": [*variables], "cwd": "/"},
-        "mounts": [],
-        "linux": {},
-    }
-
-
-def _state(bundle: str) -> bytes:
-    """runtime-spec, runtime.md, "State": of a container that is being made."""
-    state = {
-        "ociVersion": _OCI_VERSION,
-        "id": posixpath.basename(bundle),
-        "status": "creating",
-        "pid": os.getpid(),
-        "bundle": bundle,
-        "annotations": {},
-    }
-    return json.dumps(state).encode()
-
-
-# The keeper -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What the keeper has to know.
-
-    Attributes:
-        variables: of the plan, ``NAME=VALUE``.
-        steps: that make the tree.
-        scratch: where in the tree /tmp is.
-
-    """
-
-    target: Target
-    variables: tuple[str, ...]
-    steps: tuple[Step, ...]
-    scratch: str
-
-
-class _Answer(NamedTuple):
-    """What the keeper reports: why the hook failed or "", the end of its output, and what it wrote."""
-
-    failure: str
-    said: str = ""
-    written: tuple[Written, ...] = ()
-
-
-def _in_child(answer: Callable[[], _Answer]) -> _Answer:
-    """Have a child process find an answer. It ends with us."""
-    with inheritance.children_of_ours():
-        return _answer_of_child(answer)
-
-
-def _answer_of_child(answer: Callable[[], _Answer]) -> _Answer:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _answer_and_leave(answer, writing)
-    os.close(writing)
-    try:
-        with open(reading, "rb") as stream:
-            return _decoded(stream.read())
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        raise
-    finally:
-        os.waitpid(child, 0)
-
-
-def _answer_and_leave(answer: Callable[[], _Answer], writing: int) -> NoReturn:
-    try:
-        # The terminal's ^C is for the first of us to answer, and if he is killed nobody waits for the hook any more.
-        os.setsid()
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        data = _encoded(_caught(answer))
-        with open(writing, "wb") as stream:
-            stream.write(data)
-    finally:
-        # Whatever happened, the parent goes on, not this copy of it.
-        os._exit(0)
-
-
-def _caught(answer: Callable[[], _Answer]) -> _Answer:
-    try:
-        return answer()
-    except runner.OverlayRefusedError as refused:
-        what = f"the kernel refuses an overlay that can be written to ({refused.error.strerror}), which hooks need"
-        return _Answer(f"was not run: {what}")
-    except CdiError as error:
-        return _Answer(f"was not run: {'; '.join(map(str, error.problems))}")
-    except OSError as error:
-        return _Answer(f"was not run: {error.filename or 'system'}: {error.strerror}")
-
-
-def _keep(hook: RunHook, work: _Work) -> _Answer:
-    """What the keeper does."""
-    target = work.target
-    if target.offset is None:
-        runner.enter_namespaces()
-        return _in_namespaces(hook, work)
-    from cdi_hpc.launch import squashfs
-
-    # What belongs to somebody whom our namespace has no number for can't even be replaced (EOVERFLOW).
-    program = squashfs.server_for_owner()
-    with squashfs.mounted(target.path, target.offset, owned=program is not None, program=program) as directory:
-        # Whoever serves the image must not have its root exchanged under him.
-        return _in_child(lambda: _with_image(hook, work, directory))
-
-
-def _with_image(hook: RunHook, work: _Work, directory: str) -> _Answer:
-    kernel.unshare(kernel.CLONE_NEWNS)
-    kernel.mount(directory, work.target.place, "", kernel.MS_BIND | kernel.MS_REC)
-    return _in_namespaces(hook, work)
-
-
-def _in_namespaces(hook: RunHook, work: _Work) -> _Answer:
-    os.umask(0)
-    scratch = os.path.realpath(_SCRATCH)
-    workspace = runner.Workspace()
-    workspace.apply(work.steps)
-    uppers = [
-        (step.path[len(ROOT) :] or "/", workspace.open_directory(f"{step.writable}/upper"))
-        for step in work.steps
-        if isinstance(step, MountOverlay) and step.writable
-    ]
-    _close([*(place for place, _ in uppers), work.scratch])
-    bundle = _made_bundle(scratch)
-    workspace.put_into_host(ROOT, f"{bundle}/{_ROOT}", ())
-    with open(f"{bundle}/config.json", "x", encoding="utf-8", errors="surrogateescape") as stream:
-        json.dump(_config(bundle, work.variables), stream)
-    failure, said = _run_program(hook, bundle)
-    if failure:
-        return _Answer(failure, said)
-    written = tuple(each for place, upper in uppers for each in _found(place, upper))
-    return _Answer("", said, written)
-
-
-def _close(writable: Sequence[str]) -> None:
-    """Make everything read-only, the host's files and what is mounted in the tree, but for these places of the tree.
-
-    What is written elsewhere would be lost, or be the host's.
-    """
-    try:
-        kernel.make_read_only("/")
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
-        raise CdiError(
-            Problem("kernel", "it has no mount_setattr (Linux 5.12), without which hooks are not run")
-        ) from None
-    for place in writable:
-        kernel.make_writable(f"{runner.STEPS_PREFIX}/{ROOT}{place}".rstrip("/"))
-
-
-def _found(place: str, upper: int) -> Iterator[Written]:
-    """What is in an upper directory, parents first."""
-    top = f"/proc/self/fd/{upper}"
-    waiting = [""]
-    while waiting:
-        directory = waiting.pop()
-        for name in sorted(os.listdir(f"{top}{directory}")):
-            below = f"{directory}/{name}"
-            written = _look(f"{place.rstrip('/')}{below}", f"{top}{below}")
-            if stat.S_ISDIR(written.st_mode):
-                waiting.append(below)
-            yield written
-
-
-def _look(path: str, here: str) -> Written:
-    status = os.lstat(here)
-    if stat.S_ISREG(status.st_mode):
-        with open(here, "rb") as stream:
-            return Written(path, status.st_mode, stream.read())
-    if stat.S_ISLNK(status.st_mode):
-        return Written(path, status.st_mode, os.fsencode(os.readlink(here)))
-    if stat.S_ISDIR(status.st_mode):
-        return Written(path, status.st_mode, is_whiteout=_is_opaque(here))
-    return Written(path, status.st_mode, is_whiteout=stat.S_ISCHR(status.st_mode) and status.st_rdev == 0)
-
-
-def _is_opaque(directory: str) -> bool:
-    for name in ("user.overlay.opaque", "trusted.overlay.opaque"):
-        with contextlib.suppress(OSError):
-            return os.getxattr(directory, name) == b"y"
-    return False
-
-
-# The hook ---------------------------------------------------------------------------------------------------------
-
-
-def _run_program(hook: RunHook, bundle: str) -> tuple[str, str]:
-    """Run the hook to its end; returns why it failed or "", and the end of what it said."""
-    kernel.unshare(kernel.CLONE_NEWPID)
-    state, state_end = os.pipe()
-    output, output_end = os.pipe()
-    status, status_end = os.pipe()
-    os.write(state_end, _state(bundle))  # less than a pipe holds: nobody waits for a hook that doesn't read it
-    os.close(state_end)
-    init = os.fork()
-    if init == 0:
-        _be_init(hook, bundle, state, output_end, status_end)
-    for fd in (state, output_end, status_end):
-        os.close(fd)
-    tail = _Tail(output)
-    in_time = _has_ended(init, tail, time.monotonic() + hook.timeout)
-    tail.drain()
-    with open(status, "rb") as stream:
-        ended = stream.read()
-    return _failure(int(ended) if in_time and ended else None, hook.timeout), tail.text()
-
-
-def _failure(status: int | None, timeout: int) -> str:
-    """What a wait(2) status tells; None: there is none."""
-    if status is None:
-        return f"has not ended in {timeout} s, and was killed"
-    if os.WIFSIGNALED(status):
-        return f"was ended by signal {os.WTERMSIG(status)}"
-    code = os.WEXITSTATUS(status)
-    return f"failed with exit status {code}" if code else ""
-
-
-class _Tail:
-    """The end of what is written to a pipe."""
-
-    def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self._fd = fd
-        self._data = b""
-
-    def wait(self, seconds: float) -> None:
-        """Take what comes in this time, or a part of it."""
-        readable, _, _ = select.select([self._fd], [], [], max(seconds, 0))
-        if readable and not self._take():
-            time.sleep(min(seconds, _PAUSE))  # the hook has closed it, and runs
-
-    def drain(self) -> None:
-        """Take what is left; nobody has the other end any more."""
-        while self._take():
-            pass
-        os.close(self._fd)
-
-    def _take(self) -> bool:
-        try:
-            data = os.read(self._fd, 1 << 16)
-        except BlockingIOError:
-            return False
-        self._data = (self._data + data)[-_OUTPUT:]
-        return bool(data)
-
-    def text(self) -> str:
-        return self._data.decode("utf-8", "backslashreplace")
-
-
-def _has_ended(init: int, tail: _Tail, deadline: float) -> bool:
-    """Whether the hook ended by itself before its time was over. All of its processes have ended then."""
-    while True:
-        ended, _ = os.waitpid(init, os.WNOHANG)
-        left = deadline - time.monotonic()
-        if ended:
-            return True
-        if left <= 0:
-            os.kill(init, signal.SIGKILL)
-            os.waitpid(init, 0)
-            return False
-        tail.wait(min(left, _PAUSE))
-
-
-def _be_init(hook: RunHook, bundle: str, state: int, output: int, status_end: int) -> NoReturn:
-    """Wait for the hook, and for nothing else: to the kernel, signals mean less to an init than to other programs."""
-    try:
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        pid = os.fork()
-        if pid == 0:
-            _become(hook, bundle, state, output)
-        os.close(output)
-        ended, status = 0, 0
-        while ended != pid:
-            ended, status = os.wait()
-        os.write(status_end, str(status).encode())
-    finally:
-        os._exit(0)
-
-
-def _become(hook: RunHook, bundle: str, state: int, output: int) -> NoReturn:
-    try:
-        os.setsid()
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number, fd in enumerate((state, output, output)):
-            os.dup2(fd, number)
-        os.closerange(3, _open_limit())
-        os.chdir(bundle)
-        os.umask(0o022)
-        _forget_signals()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        kernel.keep_capabilities(_CAPABILITIES)
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        os.execve(hook.path, [*hook.args], dict(entry.split("=", 1) for entry in hook.env))
-    except OSError as error:
-        os.write(2, f"it can't be executed: {error.strerror}\n".encode())
-    finally:
-        os._exit(_CANT_EXECUTE)
-
-
-def _open_limit() -> int:
-    return max(map(int, os.listdir("/proc/self/fd")), default=3) + 1
-
-
-def _forget_signals() -> None:
-    """Dispositions and masks outlive an exec, and were Python's or the caller's."""
-    for number in signal.valid_signals():
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-# From the keeper to us --------------------------------------------------------------------------------------------
-
-
-def _encoded(answer: _Answer) -> bytes:
-    written = [(each.path, each.st_mode, each.data.decode("latin-1"), each.is_whiteout) for each in answer.written]
-    return json.dumps([answer.failure, answer.said, written]).encode()
-
-
-def _decoded(data: bytes) -> _Answer:
-    if not data:
-        return _Answer("was not run: what was to run it has been killed")
-    failure, said, written = json.loads(data)
-    return _Answer(
-        failure,
-        said,
-        tuple(Written(path, mode, text.encode("latin-1"), is_whiteout) for path, mode, text, is_whiteout in written),
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdi_hpc.compiled.plan_cache import SYSTEM_DIRECTORY
+from cdi_hpc.compiled.cache_place import SYSTEM_DIRECTORY
 
 
 @pytest.fixture

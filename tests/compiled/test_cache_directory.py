@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from configured_user import NO_PYTHON, ONE, SAY, User, make_user
 
-from cdi_hpc.compiled.plan_cache import CacheError, PlanCache, UntrustedCacheError, expanded
+from cdi_hpc.compiled.cache_place import CacheError, UntrustedCacheError, expanded
+from cdi_hpc.compiled.plan_cache import PlanCache
 from cdi_hpc.errors import CdiError
 
 RUN = ("cdi-hpc-run", "-d", ONE)

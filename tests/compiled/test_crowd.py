@@ -144,7 +144,7 @@ def test_a_compiler_that_is_stopped_does_not_hold_up_launches_of_other_plans(sit
 
 
 def test_nor_for_ever_those_of_the_same_plan(tmp_path, monkeypatch):
-    monkeypatch.setattr("cdi_hpc.compiled.plan_cache.PATIENCE", 0.1)
+    monkeypatch.setattr("cdi_hpc.compiled.cache_files.PATIENCE", 0.1)
     cache = PlanCache(f"{tmp_path}/cache")
     with cache.compiling("0" * 64, 0), cache.compiling("0" * 64, 0) as done:
         assert not done

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi_hpc.compiled import wire
-from cdi_hpc.compiled.plan_cache import CacheError, PlanCache, UntrustedCacheError, user_directory
+from cdi_hpc.compiled.cache_place import CacheError, UntrustedCacheError, user_directory
+from cdi_hpc.compiled.plan_cache import PlanCache
 from cdi_hpc.config import CacheBounds
 from cdi_hpc.container.steps import MakeDirectory, MakeFile, MakeLink
 from cdi_hpc.errors import CdiError

@@ -2,6 +2,10 @@
 #ifndef CDI_HPC_FRONT_H
 #define CDI_HPC_FRONT_H
 
+/* Set for a front that is executed inside of our user namespace: there all other owners look the same, so that it can't
+ * tell who may be believed (cdi_hpc/launch/inheritance.py). */
+#define INSIDE_VARIABLE "CDI_HPC_INSIDE"
+
 enum front_task {
     FRONT_COMPILE, /* compile a plan for this command line, then execute us again */
     FRONT_RUN,     /* do it all, without us */

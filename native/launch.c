@@ -1,6 +1,7 @@
 #include "launch.h"
 
 #include "closed.h"
+#include "front.h"
 #include "say.h"
 
 #include <errno.h>
@@ -14,7 +15,9 @@
 extern char **environ;
 
 /* Variables between us and the Python front; no business of the command's. */
-static const char *const private_names[] = {"CDI_HPC_COMPILED", "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY"};
+static const char *const private_names[] = {
+    "CDI_HPC_COMPILED", INSIDE_VARIABLE, "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY",
+};
 
 static bool has_name(const char *assignment, const char *name, size_t length)
 {
@@ -165,6 +168,16 @@ void remove_private_variables(void)
         if (!is_private(*entry))
             *kept++ = *entry;
     *kept = NULL;
+}
+
+bool enter_namespaces(struct plan_complaint *complaint)
+{
+    if (!plan_enter(complaint))
+        return false;
+    if (setenv(INSIDE_VARIABLE, "1", 1) == 0)
+        return true;
+    plan_complain(complaint, "no memory is left");
+    return false;
 }
 
 bool launch_directory(const char *wanted, const char *current, struct plan_complaint *complaint)

@@ -19,6 +19,9 @@ void tell_command(const char *program, char *const *arguments, int verbosity);
 /* Take away what is between us and the Python front, for a program that is executed with our own environment. */
 void remove_private_variables(void);
 
+/* plan_enter; a front that is executed from now on is told so. */
+bool enter_namespaces(struct plan_complaint *complaint);
+
 /* Go to `wanted`, or to `current` if the container has it, or to /. */
 bool launch_directory(const char *wanted, const char *current, struct plan_complaint *complaint);
 

@@ -108,7 +108,7 @@ static int replay(struct launch *launch)
     plan_complain(&complaint, "no memory is left");
     report(&launch->plan, launch->options.verbosity);
     tell_environment(&launch->plan, launch->options.verbosity);
-    if (environment != NULL && plan_enter(&complaint))
+    if (environment != NULL && enter_namespaces(&complaint))
         applied = plan_apply(&launch->plan, &options, &complaint);
     if (applied == PLAN_IMAGE_REFUSED)
         return without_server(launch, complaint.text);

@@ -187,7 +187,7 @@ static enum plan_applied dress(struct shim *shim, struct plan_complaint *complai
         say_note(shim->verbosity, complaint->text);
         return PLAN_IMAGE_REFUSED;
     }
-    if (!plan_enter(complaint))
+    if (!enter_namespaces(complaint))
         return PLAN_FAILED;
     enum plan_applied applied = plan_apply(&shim->plan, &options, complaint);
     if (applied != PLAN_APPLIED)

@@ -8,8 +8,12 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 
+#: Set by the native programs if they execute us inside of their user namespace: a step of a plan has failed there. All
+#: other owners look the same in it, root among them (user_namespaces(7)), so that nobody can tell whose a file is.
+INSIDE_VARIABLE = "CDI_HPC_INSIDE"
+
 #: Variables in which the front and the native runner tell each other things (native/launch.c has the same).
-PRIVATE_VARIABLES = ("CDI_HPC_COMPILED", "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY")
+PRIVATE_VARIABLES = ("CDI_HPC_COMPILED", INSIDE_VARIABLE, "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY")
 
 
 def caller_environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from native_programs import HOST_ROOT, Cache, said, which
+from native_programs import HOST_ROOT, Cache, said, state_of, which
 
 from cdi_hpc.compiled import wire
 
@@ -277,6 +277,25 @@ def test_a_step_that_fails_is_undone_and_the_front_is_asked_for_another_way(when
     assert (asked, where, nested) == ("front <run> <--runner=python> </> <--> <true>", str(tmp_path), "nested")
     assert int(mounts) == len(Path("/proc/self/mountinfo").read_text().splitlines())
     assert list(cache.directory.glob("*.plan")) == []
+
+
+def told_inside(*steps: wire.Record, cache: Cache, **options) -> str:
+    cache.front.write_text(f'#!/bin/sh\necho "$1 inside=$CDI_HPC_INSIDE in $({which("stat")} -c %u /)"\n')
+    return cache.launch(*steps, **options).stdout
+
+
+def test_a_front_inside_of_our_user_namespace_is_told_so(cache, layer):
+    nobodys = "run inside=1 in 65534\n" if os.geteuid() else "run inside=1 in 0\n"
+    assert told_inside(wire.Bind("/no/such", "/"), cache=cache) == nobodys
+    assert told_inside(wire.Overlay("/", layer.name, REFUSED), cache=cache, staged=True) == nobodys
+
+
+def test_a_front_outside_of_it_is_not(cache, tmp_path):
+    assert told_inside(wire.Absent("/"), HOST_ROOT, cache=cache) == "run inside= in 0\n"
+    nowhere = {**cache.environ(), "PATH": str(tmp_path)}
+    (tmp_path / "image").touch()
+    no_server = (state_of(tmp_path / "image"), wire.Squashfs(f"{tmp_path}/image", str(tmp_path), 0), HOST_ROOT)
+    assert told_inside(*no_server, cache=cache, env=nowhere) == "run inside= in 0\n"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from native_programs import HOST_ROOT, said
 
 from cdi_hpc.compiled import wire
-from cdi_hpc.launch import process
+from cdi_hpc.launch import inheritance, process
 
 #: The Python runner's last step, as a program: the reference for ours.
 EXECUTE = "import os, sys; from cdi_hpc.launch import process; process.execute(sys.argv[1:], dict(os.environ))"
@@ -125,7 +125,8 @@ def execute_with(words: list[str], environment: list[str]) -> str:
 
 
 def test_what_runner_and_front_tell_each_other_is_not_the_commands_business(cache):
-    cache.env = {"CDI_HPC_COMPILED": "x", "CDI_HPC_NATIVE": "x", "CDI_HPC_PYTHON_FRONT": "x", "CDI_HPC_DIRS": ""}
+    private = inheritance.PRIVATE_VARIABLES
+    cache.env = {**dict.fromkeys(private, "x"), "CDI_HPC_DIRS": ""}
     names = {line.partition("=")[0] for line in said(cache.launch(HOST_ROOT, command=["env"])).splitlines()}
     assert {name for name in names if name.startswith("CDI_HPC_")} <= {"CDI_HPC_DIRS", "CDI_HPC_LAB"}
 

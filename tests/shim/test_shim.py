@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lab_backend import KIND
 
+from cdi_hpc.launch import inheritance
+
 DEVICE = f"{KIND}=one"
 
 #: Where Python would be started, this is said instead.
@@ -77,7 +79,7 @@ def test_the_environment_is_not_touched(site):
 
 
 def test_what_is_between_the_two_programs_is_not_passed_on(site):
-    private = {"CDI_HPC_COMPILED": "x", "CDI_HPC_NATIVE": "x", "CDI_HPC_PYTHON_FRONT": "x", "CDI_HPC_SAY": "1"}
+    private = {**dict.fromkeys(inheritance.PRIVATE_VARIABLES, "x"), "CDI_HPC_SAY": "1"}
     seen = lines(site.run("lab-run", "--environment", "IMAGE", env=private))
     assert not [line for line in seen if line.startswith("env CDI_HPC_") and "DIRS" not in line]
 

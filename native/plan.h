@@ -110,9 +110,9 @@ bool plan_fresh(struct plan *plan, struct plan_complaint *complaint);
 bool plan_serve(struct plan *plan, struct plan_complaint *complaint);
 
 /* Whether this launch is the first of those that share a container, and has to apply the plan; the others only execute
- * the launcher. It is, where the plan knows of no others. `directory`: one of ours, for a lock. False with a complaint
- * where that is refused, or where the container has other devices than this plan. After plan_fresh, before plan_serve. */
-bool plan_is_first(struct plan *plan, const char *directory, bool *first, struct plan_complaint *complaint);
+ * the launcher. It is, where the plan knows of no others. False with a complaint where there can be no lock, or where the
+ * container has other devices than this plan. After plan_fresh, before plan_serve. */
+bool plan_is_first(struct plan *plan, bool *first, struct plan_complaint *complaint);
 
 /* Have the others wait on after the launcher is executed, until it has begun the container or ended: the last thing
  * before that. If a launch comes to nothing before, nobody waits for it any more. Does nothing where there are no

@@ -1,4 +1,5 @@
-/* Launches that share one container: only the first of them applies the plan (Python: launch/peers.py, which says why).
+/* Launches that share one container: only the first of them applies the plan (Python: launch/peers.py, which says why,
+ * and why the lock is where it is).
  *
  * Which is the first is known by a file that the launcher makes when it begins the container. Until it is there, the
  * first one has a lock, at last in a process that outlives this program: descriptors of ours end when the launcher is
@@ -9,6 +10,7 @@
 #include "plan.h"
 #include "sha256.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -22,11 +24,14 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#define LOCK_SUFFIX ".peers.lock"
+
 enum {
     PAUSE_NS = 1000000,       /* between two looks at the file */
     PATIENCE_S = 30,          /* for the launcher to make it */
     MAX_NOTE = PLAN_MAX_PATH, /* bytes: more devices are not named */
     MAX_IDENTITY = 48,        /* two numbers with a colon between them */
+    DONE_S = 3600,            /* after that, nobody looks for a note any more */
     LOCK = 0,                 /* where the process that waits has the lock, */
     WATCH = 1,                /* and what tells of new files */
     MAX_DESCRIPTORS = 1 << 16 /* that are closed: more are no pipe that somebody waits for the end of */
@@ -55,19 +60,67 @@ static bool name_file(const struct plan_sharing *peers, char *path, size_t size)
     return length > 0 && (size_t)length < size;
 }
 
-static int open_lock(const char *directory, const char *path)
+/* The directory of locks: beside the launcher's file. False if its path is too long. */
+static bool name_directory(const char *path, char *directory, size_t size)
+{
+    int length = snprintf(directory, size, "%.*s/cdi-hpc-%u", (int)(strrchr(path, '/') - path), path, geteuid());
+    return length > 0 && (size_t)length < size;
+}
+
+static bool cant_wait(struct plan_complaint *complaint, const char *path, const char *reason)
+{
+    plan_complain(complaint, "%s: launches that share a container can't wait for each other there: %s", path, reason);
+    return false;
+}
+
+/* Anybody could have made it. */
+static bool is_ours_alone(int directory, const char *path, struct plan_complaint *complaint)
+{
+    struct stat status;
+    char reason[128] = "";
+    if (fstat(directory, &status) < 0)
+        return cant_wait(complaint, path, strerror(errno));
+    if (status.st_uid != geteuid())
+        snprintf(reason, sizeof reason, "it belongs to user %u (ask him or the administrator to remove it)", status.st_uid);
+    else if ((status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+        snprintf(reason, sizeof reason, "others have access to it (chmod 700 it)");
+    return reason[0] == '\0' || cant_wait(complaint, path, reason);
+}
+
+/* The directory of locks, made if it is not there, or -1. */
+static int open_directory(const char *path, struct plan_complaint *complaint)
+{
+    char name[PLAN_MAX_PATH];
+    if (!name_directory(path, name, sizeof name)) {
+        cant_wait(complaint, path, strerror(ENAMETOOLONG));
+        return -1;
+    }
+    if (mkdir(name, S_IRWXU) == 0)
+        chmod(name, S_IRWXU); /* whatever the umask */
+    int directory = open(name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (directory < 0)
+        cant_wait(complaint, name, errno == ENOTDIR ? "it is a link, or no directory" : strerror(errno));
+    else if (is_ours_alone(directory, name, complaint))
+        return directory;
+    else
+        close(directory);
+    return -1;
+}
+
+static int open_lock(int directory, const char *path, struct plan_complaint *complaint)
 {
     struct sha256 hash;
-    char digits[65], name[PLAN_MAX_PATH];
+    char digits[65], name[sizeof digits + sizeof LOCK_SUFFIX];
     sha256_begin(&hash);
     sha256_add(&hash, path, strlen(path));
     sha256_finish(&hash, digits);
-    int length = snprintf(name, sizeof name, "%s/%.32s.peers.lock", directory, digits);
-    if (length < 0 || (size_t)length >= sizeof name) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    return open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
+    snprintf(name, sizeof name, "%.32s%s", digits, LOCK_SUFFIX);
+    int lock = openat(directory, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
+    if (lock >= 0 && fchmod(lock, S_IRUSR | S_IWUSR) == 0) /* whatever the umask */
+        return lock;
+    cant_wait(complaint, path, strerror(errno));
+    close_descriptor(&lock);
+    return -1;
 }
 
 /* Lock, together with others if the launcher's file is there and alone if not; and which file that is. False if the
@@ -86,6 +139,34 @@ static bool take_lock(int lock, const char *path, char identity[MAX_IDENTITY])
             return false;
         }
     }
+}
+
+static bool is_removed(int lock)
+{
+    struct stat status;
+    return fstat(lock, &status) == 0 && status.st_nlink == 0;
+}
+
+/* The lock of the container with this file, and which file that is; or -1. */
+static int lock_container(const char *path, char identity[MAX_IDENTITY], struct plan_complaint *complaint)
+{
+    CLOSED int directory = open_directory(path, complaint);
+    while (directory >= 0) {
+        int lock = open_lock(directory, path, complaint);
+        if (lock < 0)
+            return -1;
+        if (!take_lock(lock, path, identity))
+            cant_wait(complaint, path, strerror(errno));
+        else if (!is_removed(lock))
+            return lock;
+        else { /* it was taken for an old one this moment */
+            close(lock);
+            continue;
+        }
+        close(lock);
+        return -1;
+    }
+    return -1;
 }
 
 /* The others --------------------------------------------------------------------------------------------------------- */
@@ -174,6 +255,31 @@ static void write_note(int lock, const char *identity, const struct plan_sharing
         dprintf(lock, "%s %s %s", identity, peers->edits, peers->devices);
 }
 
+static bool is_done(int directory, const char *name)
+{
+    struct stat status;
+    size_t length = strlen(name), suffix = strlen(LOCK_SUFFIX);
+    return length > suffix && strcmp(name + length - suffix, LOCK_SUFFIX) == 0 &&
+           fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && time(NULL) - status.st_mtime > DONE_S;
+}
+
+/* Take away locks of containers that are long there: their files may lie in memory. */
+static void remove_done(const char *path)
+{
+    char name[PLAN_MAX_PATH];
+    DIR *directory = name_directory(path, name, sizeof name) ? opendir(name) : NULL;
+    if (directory == NULL)
+        return;
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        if (!is_done(dirfd(directory), entry->d_name))
+            continue;
+        CLOSED int lock = openat(dirfd(directory), entry->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        if (lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0)
+            unlinkat(dirfd(directory), entry->d_name, 0);
+    }
+    closedir(directory);
+}
+
 static _Noreturn void keep_lock(int lock, int watch, const char *path, const struct plan_sharing *peers, pid_t launcher)
 {
     char identity[MAX_IDENTITY];
@@ -186,6 +292,8 @@ static _Noreturn void keep_lock(int lock, int watch, const char *path, const str
             close(fd);
         wait_until_made(path, launcher, WATCH, identity);
         write_note(LOCK, identity, peers);
+        close(LOCK);
+        remove_done(path);
     }
     _exit(0);
 }
@@ -204,18 +312,18 @@ static bool hold_until_made(int lock, const char *path, const struct plan_sharin
     _exit(0);
 }
 
-bool plan_is_first(struct plan *plan, const char *directory, bool *first, struct plan_complaint *complaint)
+bool plan_is_first(struct plan *plan, bool *first, struct plan_complaint *complaint)
 {
     struct plan_sharing *peers = &plan->peers;
     char path[PLAN_MAX_PATH], identity[MAX_IDENTITY];
     *first = true;
     if (peers->prefix == NULL)
         return true;
-    CLOSED int lock = name_file(peers, path, sizeof path) ? open_lock(directory, path) : -1;
-    if (lock < 0 || !take_lock(lock, path, identity)) {
-        plan_complain(complaint, "%s: others can't be waited for: %s", peers->prefix, strerror(errno));
+    if (!name_file(peers, path, sizeof path))
+        return cant_wait(complaint, peers->prefix, strerror(ENAMETOOLONG));
+    CLOSED int lock = lock_container(path, identity, complaint);
+    if (lock < 0)
         return false;
-    }
     *first = identity[0] == '\0';
     if (!*first)
         return has_the_same(lock, path, identity, peers, complaint);
@@ -231,6 +339,5 @@ bool plan_hold_others(const struct plan *plan, struct plan_complaint *complaint)
     char path[PLAN_MAX_PATH];
     if (!peers->is_locked || (name_file(peers, path, sizeof path) && hold_until_made(peers->lock, path, peers)))
         return true;
-    plan_complain(complaint, "%s: others can't be made to wait: %s", peers->prefix, strerror(errno));
-    return false;
+    return cant_wait(complaint, path, strerror(errno));
 }

@@ -179,7 +179,7 @@ static enum plan_applied dress(struct shim *shim, struct plan_complaint *complai
 {
     struct plan_options options = step_options(shim->verbosity);
     bool first;
-    if (!plan_is_first(&shim->plan, shim->extract.cache.path, &first, complaint))
+    if (!plan_is_first(&shim->plan, &first, complaint))
         return PLAN_FAILED;
     if (!first) /* it is let into a container that is dressed already */
         return PLAN_APPLIED;

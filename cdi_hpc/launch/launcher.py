@@ -274,7 +274,7 @@ def run(
     argv = [request.launcher.argv0, *(_text(word, request, stage) for word in dressing.words)]
     argv += request.launch.invocation.command
     env = launcher_environment(dressing, environ)
-    if dressing.steps and dressing.peers and not _is_first(dressing.peers, dressing.squashfs, env, cache.directory):
+    if dressing.steps and dressing.peers and not _is_first(dressing.peers, dressing.squashfs, env):
         dressing = replace(dressing, steps=(), squashfs="", moves=())
     if telling is not None:
         planned = (v for v in dressing.variables if not (v.default and v.name in environ))
@@ -282,16 +282,13 @@ def run(
     return placing.become_launcher(request.launch.profile.program, argv, env, dressing, telling)
 
 
-def _is_first(which: Peers, served: str, environ: Mapping[str, str], directory: str) -> bool:
+def _is_first(which: Peers, served: str, environ: Mapping[str, str]) -> bool:
     """Whether this launch makes the container that several share."""
     if served and which.variable and which.variable not in environ:
         # We stay while the file is served, so the launcher's parent would be another than that of the others.
         what = f"launches that share a container of it can't be told from others without {which.variable}"
         raise CdiError(Problem(f"image {served}", what, "set it to something that they have in common"))
-    try:
-        return peers.is_first(which, peers.path_of(which, environ, os.getppid()), directory)
-    except OSError as error:
-        raise CdiError(Problem(directory, f"others can't be made to wait: {error.strerror}")) from None
+    return peers.is_first(which, peers.path_of(which, environ, os.getppid()))
 
 
 def _text(word: Word, request: Request, stage: str) -> str:

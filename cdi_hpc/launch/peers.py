@@ -5,6 +5,10 @@ wants a capability there). So only the launch that makes the container may enter
 executed as they are, and see what the first one sees. Which is the first is known by a file that the launcher makes
 when it begins the container, and takes away when all have joined.
 
+The lock, too, has to be one file for all of them, whatever is in the environment of each and wherever its plans are: an
+ssh login has another ``XDG_RUNTIME_DIR`` than a step. So it lies beside the launcher's file, which all of them see or
+else share nothing, in a directory ``cdi-hpc-UID`` that is the user's alone.
+
 What the first one sees is noted in the lock's file, with the launcher's file's device and inode: whoever wants anything
 else is refused, and so is whoever finds a container that was begun without us.
 """
@@ -15,6 +19,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -31,6 +36,11 @@ PATIENCE = 30.0
 
 _NOWHERE = Origin("", "", "")
 _FIX = "ask for the same devices, or begin another container"
+
+#: Seconds after which nobody looks for a note any more.
+_DONE = 3600.0
+
+_SUFFIX = ".peers.lock"
 
 #: Bytes of a note that are read: more devices are not named.
 _NOTE_LIMIT = 4096
@@ -55,23 +65,22 @@ def fingerprint(actions: Iterable[Action]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def is_first(peers: Peers, path: str, directory: str) -> bool:
+def is_first(peers: Peers, path: str) -> bool:
     """Whether this launch makes the container. Then others wait until the launcher has made its file.
 
     Args:
         peers: what this launch asks for.
         path: of that file.
-        directory: of ours, for a lock.
 
     Raises:
-        OSError: the file system refuses a lock.
-        CdiError: the container is there, and has other devices.
+        CdiError: the container is there, and has other devices; or there can be no lock.
 
     """
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    fd = os.open(f"{directory}/{name}.peers.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        identity = _locked(fd, path)
+        fd, identity = _lock_container(path)
+    except OSError as error:
+        raise CdiError(_cant_wait(path, f"{error.strerror}")) from None
+    try:
         if identity:
             _refuse_others(peers, path, identity, os.pread(fd, _NOTE_LIMIT, 0))
         else:
@@ -79,6 +88,75 @@ def is_first(peers: Peers, path: str, directory: str) -> bool:
     finally:
         os.close(fd)
     return not identity
+
+
+def _cant_wait(path: str, reason: str, fix: str = "") -> Problem:
+    return Problem(path, f"launches that share a container can't wait for each other there: {reason}", fix)
+
+
+def _directory_beside(path: str) -> str:
+    return f"{os.path.dirname(path)}/cdi-hpc-{os.geteuid()}"
+
+
+def _lock_container(path: str) -> tuple[int, str]:
+    """The lock of the container with this file, and which file that is."""
+    directory = _open_directory(_directory_beside(path))
+    try:
+        while True:
+            fd = _open_lock(directory, path)
+            try:
+                identity = _locked(fd, path)
+                if os.fstat(fd).st_nlink:  # else it was taken for an old one this moment
+                    return os.dup(fd), identity
+            finally:
+                os.close(fd)
+    finally:
+        os.close(directory)
+
+
+def _open_directory(path: str) -> int:
+    """The directory of locks, made if it is not there. Anybody could have made it."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        os.chmod(path, 0o700)  # whatever the umask
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise CdiError(_cant_wait(path, "it is a link, or no directory")) from None
+    found = os.fstat(fd)
+    if found.st_uid != os.geteuid():
+        os.close(fd)
+        fix = "ask him or the administrator to remove it"
+        raise CdiError(_cant_wait(path, f"it belongs to user {found.st_uid}", fix))
+    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        os.close(fd)
+        raise CdiError(_cant_wait(path, "others have access to it", "chmod 700 it"))
+    return fd
+
+
+def _open_lock(directory: int, path: str) -> int:
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32] + _SUFFIX
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    os.fchmod(fd, 0o600)  # whatever the umask
+    return fd
+
+
+def _remove_done(directory: str) -> None:
+    """Take away locks of containers that are long there: their files may lie in memory."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(_SUFFIX) and time.time() - entry.stat(follow_symlinks=False).st_mtime > _DONE:
+                _remove_idle(entry.path)
+
+
+def _remove_idle(path: str) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        finally:
+            os.close(fd)
 
 
 def _locked(fd: int, path: str) -> str:
@@ -128,6 +206,8 @@ def _hold_until_made(fd: int, peers: Peers, path: str) -> None:
         if os.fork() == 0:
             lock, watch = _moved_to_front(fd, watch)
             _note(lock, peers, _made(path, launcher, watch))
+            os.close(lock)
+            _remove_done(_directory_beside(path))
     finally:
         os._exit(0)
 

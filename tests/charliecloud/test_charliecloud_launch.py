@@ -323,6 +323,18 @@ def test_processes_that_share_a_container_all_see_the_devices(ch_run, small, lab
     assert len({words[-1] for words in said}) == 1
 
 
+@pytest.mark.parametrize("name", ["debian-root", "debian.sqfs"])
+def test_who_shares_a_container_may_have_his_plans_elsewhere(ch_run, small, lab, name, monkeypatch, tmp_path):
+    options = [f"--join-tag={tmp_path.name}", "--join-ct=3"]
+    image = lab.image("debian-root").with_name(name)
+    (tmp_path / "run").mkdir(mode=0o700)
+    with sharing(ch_run, small, options, image):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+        assert ch_run.said(small, options, ["cat", "/opt/lab/file"], image=image) == HOST_FILE
+        monkeypatch.setenv("CDI_HPC_CACHE_DIRECTORY", str(tmp_path / "cache"))
+        assert ch_run.said(small, options, ["cat", "/opt/lab/file"], image=image) == HOST_FILE
+
+
 @contextlib.contextmanager
 def sharing(launches, request, options, image) -> Iterator[subprocess.Popen[str]]:
     """The first launch of several that share a container; it ends with the block."""

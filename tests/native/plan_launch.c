@@ -61,14 +61,14 @@ int main(int argc, char **argv)
     if (words == NULL)
         return fail(FAILED, "words", &complaint);
     bool first = true;
-    const char *locks = getenv("PEERS");
-    if (locks != NULL && !plan_is_first(&plan, locks, &first, &complaint))
+    bool shares = getenv("PEERS") != NULL;
+    if (shares && !plan_is_first(&plan, &first, &complaint))
         return fail(FAILED, "peers", &complaint);
     bool dresses = plan.has_steps && first;
     int status = dresses ? dress(&plan, &complaint) : 0;
     if (status == REFUSED && *command != NULL)
         execvp(*command, command);
-    if (status == 0 && dresses && locks != NULL && !plan_hold_others(&plan, &complaint))
+    if (status == 0 && dresses && shares && !plan_hold_others(&plan, &complaint))
         status = fail(FAILED, "peers", &complaint);
     if (status == 0 && dresses && !plan_drop_privileges(getenv("NO_NEW_PRIVS") != NULL, &complaint))
         status = fail(FAILED, "privileges", &complaint);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from native_programs import HOST_ROOT, QUIET_SANITIZERS, Launcher
 
 from cdi_hpc.backend import Peers
 from cdi_hpc.compiled import wire
+from cdi_hpc.errors import CdiError
 from cdi_hpc.launch import peers
 from cdi_hpc.plan import Bind, SetEnv, Symlink
 from cdi_hpc.spec.model import Origin
@@ -26,9 +28,9 @@ BY_PYTHON = """
 import os, sys
 from cdi_hpc.backend import Peers
 from cdi_hpc.launch import peers
-asked = Peers(sys.argv[1], "", sys.argv[4], 64 * sys.argv[5])
-print("first" if peers.is_first(asked, sys.argv[1], sys.argv[2]) else "other", flush=True)
-os.execvp("sh", ["sh", "-c", sys.argv[3], "sh", sys.argv[1]])
+asked = Peers(sys.argv[1], "", sys.argv[3], 64 * sys.argv[4])
+print("first" if peers.is_first(asked, sys.argv[1]) else "other", flush=True)
+os.execvp("sh", ["sh", "-c", sys.argv[2], "sh", sys.argv[1]])
 """
 
 
@@ -48,7 +50,7 @@ def plan(launcher, tmp_path) -> list[wire.Record]:
 
 
 def started(launcher: Launcher, plan: list[wire.Record], number: int) -> list[subprocess.Popen[str]]:
-    launcher.env["PEERS"] = str(launcher.directory)
+    launcher.env["PEERS"] = "1"
     argv = launcher.argv(*plan)
     env = {**os.environ, **QUIET_SANITIZERS, **launcher.env}
     return [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) for _ in range(number)]
@@ -99,7 +101,7 @@ def test_nobody_waits_for_the_end_of_a_pipe_because_of_the_lock(launcher, plan):
 
 
 def test_by_python_it_is_the_same(tmp_path):
-    argv = [sys.executable, "-c", BY_PYTHON, str(tmp_path / "made"), str(tmp_path), BEGIN, "'a/b=c'", "1"]
+    argv = [sys.executable, "-c", BY_PYTHON, str(tmp_path / "made"), BEGIN, "'a/b=c'", "1"]
     said = ended([subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(5)])
     assert sorted(line.split()[0] for line in said) == ["first", *["other"] * 4]
 
@@ -119,9 +121,9 @@ def test_only_who_asks_for_the_same_is_let_in(launcher, plan, tmp_path, first, s
     made = tmp_path / "made"
 
     def launch(way: str, devices: str, edits: str, script: str) -> subprocess.Popen[str]:
-        launcher.env["PEERS"] = str(launcher.directory)
+        launcher.env["PEERS"] = "1"
         record = wire.Peers(str(made), "", devices, 64 * edits)
-        by_python = [sys.executable, "-c", BY_PYTHON, str(made), str(launcher.directory), script, devices, edits]
+        by_python = [sys.executable, "-c", BY_PYTHON, str(made), script, devices, edits]
         argv = launcher.argv(*plan[:2], wire.Arg(script), *plan[3:5], record, *plan[6:])
         return subprocess.Popen(
             argv if way == "C" else by_python,
@@ -143,8 +145,8 @@ def test_who_goes_on_without_the_plan_does_not_wait_for_himself(launcher, plan, 
     (launcher.stage / "1").mkdir()
     # overlayfs refuses a layer that has locked mounts below it.
     steps = [HOST_ROOT, wire.Overlay(str(tmp_path / "place"), "1", "/dev"), plan[-1]]
-    launcher.env["PEERS"] = str(launcher.directory)
-    free = ["sh", "-c", 'flock --nonblock "$1"/*.peers.lock echo nobody waits', "sh", str(launcher.directory)]
+    launcher.env["PEERS"] = "1"
+    free = ["sh", "-c", 'flock --nonblock "$1"/cdi-hpc-*/*.peers.lock echo nobody waits', "sh", str(launcher.directory)]
     assert launcher.run(*plan[:6], *steps, command=free).stdout == "nobody waits\n"
 
 
@@ -170,10 +172,72 @@ def test_c_names_it_in_the_same_way(launcher, plan, tmp_path, step, end):
     plan[5] = wire.Peers(f"{tmp_path}/x-", "STEP", "'a/b=c'", 64 * "1")
     made = tmp_path / f"x-{end}"
     made.touch()
-    launcher.env.update(step, PEERS=str(launcher.directory))
+    launcher.env.update(step, PEERS="1")
     done = launcher.run(*plan)
     what = "the container that is shared was begun without devices, and 'a/b=c' was asked for"
     assert done.stderr == f"peers: {made}: {what} (ask for the same devices, or begin another container)\n"
+
+
+def by_link(directory: Path) -> None:
+    (directory.parent / "elsewhere").mkdir(mode=0o700)
+    directory.symlink_to("elsewhere")
+
+
+def by_mode(directory: Path) -> None:
+    directory.mkdir()
+    directory.chmod(0o770)
+
+
+def by_file(directory: Path) -> None:
+    directory.touch(0o700)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (by_link, "it is a link, or no directory"),
+        (by_file, "it is a link, or no directory"),
+        (by_mode, "others have access to it (chmod 700 it)"),
+    ],
+)
+def test_a_directory_of_locks_that_is_not_ours_alone_is_not_used(launcher, plan, tmp_path, spoil, reason):
+    directory = tmp_path / f"cdi-hpc-{os.geteuid()}"
+    spoil(directory)
+    launcher.env["PEERS"] = "1"
+    said = f"{directory}: launches that share a container can't wait for each other there: {reason}"
+    assert launcher.run(*plan).stderr == f"peers: {said}\n"
+    with pytest.raises(CdiError) as raised:
+        peers.is_first(Peers(str(tmp_path / "made"), "", "'a/b=c'", 64 * "1"), str(tmp_path / "made"))
+    assert str(raised.value) == said
+
+
+@pytest.mark.root
+def test_nor_is_somebody_elses(launcher, plan, tmp_path):
+    directory = tmp_path / "cdi-hpc-0"
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 12345, 12345)
+    launcher.env["PEERS"] = "1"
+    what = "it belongs to user 12345 (ask him or the administrator to remove it)"
+    assert launcher.run(*plan).stderr.endswith(f"{what}\n")
+    with pytest.raises(CdiError, match=re.escape(what)):
+        peers.is_first(Peers(str(tmp_path / "made"), "", "'a/b=c'", 64 * "1"), str(tmp_path / "made"))
+
+
+@pytest.mark.parametrize("way", ["C", "Python"])
+def test_locks_of_containers_that_are_long_done_are_taken_away(launcher, plan, tmp_path, way):
+    directory = tmp_path / f"cdi-hpc-{os.geteuid()}"
+    directory.mkdir(mode=0o700)
+    for name, age in (("old.peers.lock", 7200), ("new.peers.lock", 60), ("old.plan", 7200)):
+        (directory / name).touch()
+        os.utime(directory / name, (time.time() - age,) * 2)
+    by_python = [sys.executable, "-c", BY_PYTHON, str(tmp_path / "made"), BEGIN, "'a/b=c'", "1"]
+    launcher.env["PEERS"] = "1"
+    argv = launcher.argv(*plan) if way == "C" else by_python
+    subprocess.run(argv, env={**os.environ, **QUIET_SANITIZERS, **launcher.env}, check=True, timeout=60)
+    while (directory / "old.peers.lock").exists():
+        time.sleep(0.01)
+    assert {path.name for path in directory.iterdir()} >= {"new.peers.lock", "old.plan"}
+    assert len(list(directory.iterdir())) == 3
 
 
 def wait_for(path: Path) -> None:

@@ -11,6 +11,7 @@ from cdi_hpc.config.settings import Place, Setting, VariablePlace
 from cdi_hpc.config.values import PLACEHOLDERS, Configuration, LauncherDefaults
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.site import aliases as alias_rules
+from cdi_hpc.site import hook_environment
 from cdi_hpc.site.aliases import Alias
 from cdi_hpc.site.allocation import GresMap
 from cdi_hpc.site.globs import PathPattern, PatternError, TextPattern, path_pattern, text_pattern
@@ -181,7 +182,21 @@ class _Builder:
             where,
             int(value.get("timeout", HookRule.timeout)),
             value.get("on-failure", "fail") == "fail",
+            self._variable_patterns(_texts(value.get("env", [])), where.below("env")),
         )
+
+    def _variable_patterns(self, texts: tuple[str, ...], where: Place | VariablePlace) -> tuple[TextPattern, ...]:
+        patterns: list[TextPattern] = []
+        for text in texts:
+            complaint = _hook_variable_complaint(text)
+            if complaint:
+                self.problems.append(Problem(str(where), *complaint))
+                continue
+            try:
+                patterns.append(text_pattern(text))
+            except PatternError as error:
+                self.problems.append(Problem(str(where), str(error)))
+        return tuple(patterns)
 
     # Slurm
 
@@ -201,12 +216,21 @@ class _Builder:
 def _run_complaints(value: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """What is wrong with a rule as one that has hooks run."""
     if value["action"] != "run":
-        for name in ("timeout", "on-failure"):
+        for name in ("timeout", "on-failure", "env"):
             if name in value:
                 yield f"{name!r} is for hooks that are run, and 'action' is {value['action']!r}", "leave it out"
     elif "/" not in value["path"]:
         fix = "write the whole path: a program of that name can be anywhere"
         yield f"'run' allows a program by its path, and {value['path']!r} is only a name", fix
+
+
+def _hook_variable_complaint(text: str) -> tuple[str, str] | None:
+    """Why a pattern lets no variable of a hook through; None if it may."""
+    if "=" in text:
+        return f"{text!r} is no pattern for a variable's name", "leave out '=' and what follows: values are the spec's"
+    if hook_environment.chooses_code(text):
+        return f"{text!r} chooses what a program loads, and is never let through", "have the program set it itself"
+    return None
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from cdi_hpc.launch import kernel
 from cdi_hpc.plan import RunHook
+from cdi_hpc.site import hook_environment
 
 #: A hook writes into a container as root there would, and may change its root directory; nothing else.
 _CAPABILITIES = (kernel.CAP_DAC_OVERRIDE, kernel.CAP_SYS_CHROOT)
@@ -136,7 +137,9 @@ def _become(hook: RunHook, bundle: str, state: int, output: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         kernel.keep_capabilities(_CAPABILITIES)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        os.execve(hook.path, [*hook.args], dict(entry.split("=", 1) for entry in hook.env))
+        os.execve(
+            hook.path, [*hook.args], {**hook_environment.ALWAYS_SET, **dict(each.split("=", 1) for each in hook.env)}
+        )
     except OSError as error:
         os.write(2, f"it can't be executed: {error.strerror}\n".encode())
     finally:

@@ -105,6 +105,7 @@ class HookRule:
         arguments: these have to be among the hook's arguments.
         timeout: seconds that a hook may run.
         is_fatal: a hook that fails stops the launch.
+        env: names of variables of the hook that it is given; one with others is not run.
 
     """
 
@@ -115,6 +116,7 @@ class HookRule:
     where: object = ""
     timeout: int = 10
     is_fatal: bool = True
+    env: tuple[TextPattern, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cdi_hpc.plan import Plan, RunHook, Unsupported
+from cdi_hpc.site import hook_environment
 from cdi_hpc.site.globs import PathPattern
 from cdi_hpc.site.policy import HookRule
 from cdi_hpc.spec.model import Hook, Origin
@@ -22,15 +23,6 @@ _POINTS = {
     "poststart": "it is for a container whose process runs already: use createContainer",
     "poststop": "it is for a container that has stopped",
 }
-
-#: Variables that choose what a program loads or runs: with those, an allowed program would be another one.
-_CODE_VARIABLES = frozenset(
-    {"BASH_ENV", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "IFS", "NODE_OPTIONS", "RUBYLIB", "RUBYOPT", "SHELLOPTS"}
-)
-_CODE_PREFIXES = ("BASH_FUNC_", "LD_", "PERL", "PYTHON")
-
-#: What PATH may hold: root's own directories.
-_SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 def run_hook(
@@ -77,17 +69,19 @@ def _refusal(hook: Hook, rule: HookRule, real_path: str, complaint: str) -> str:
         return complaint
     if not (isinstance(rule.path, PathPattern) and rule.path.matches(real_path)):
         return f"{hook.path!r} is really {real_path!r}, which {rule.path.text!r} does not match"
-    return next((reason for reason in map(_variable_refusal, hook.env) if reason), "")
+    return next((reason for reason in (_variable_refusal(each, rule) for each in hook.env) if reason), "")
 
 
-def _variable_refusal(assignment: str) -> str:
+def _variable_refusal(assignment: str, rule: HookRule) -> str:
     name, equals, value = assignment.partition("=")
     if not name or not equals:
         return f"{assignment!r} is no variable"
-    if name in _CODE_VARIABLES or name.startswith(_CODE_PREFIXES):
+    if hook_environment.chooses_code(name):
         return f"the variable {name!r} would choose what the program loads"
-    if name == "PATH" and not {*value.split(":")} <= {*_SYSTEM_PATH}:
-        return f"its PATH is {value!r}, and may hold {':'.join(_SYSTEM_PATH)}"
+    if not any(pattern.matches(name) for pattern in rule.env):
+        return f"'env' of the rule does not let its variable {name!r} through"
+    if name == "PATH" and not {*value.split(":")} <= {*hook_environment.SYSTEM_PATH}:
+        return f"its PATH is {value!r}, and may hold {hook_environment.ALWAYS_SET['PATH']}"
     return ""
 
 

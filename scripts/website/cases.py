@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cdi_hpc.host import HostNode
-from cdi_hpc.site.globs import path_pattern
+from cdi_hpc.site.globs import path_pattern, text_pattern
 from cdi_hpc.site.policy import HookRule, Policy
 from cdi_hpc.translation import nvidia
 
@@ -151,7 +151,7 @@ CASES: Mapping[str, Sequence[Case]] = {
             _hook("setup", path=_PROGRAM, env=["LEVEL=2"], timeout=5),
             ("env", "timeout"),
             "a program that the site has run",
-            site=Policy(hooks=(HookRule("run", path_pattern(_PROGRAM)),)),
+            site=Policy(hooks=(HookRule("run", path_pattern(_PROGRAM), env=(text_pattern("LEVEL"),)),)),
         ),
         Case(_hook("setup", path=_PROGRAM), when="a program that is not known"),
         Case(_hook("update-ldcache", "--folder", "/opt/accel", point="poststart")),

@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 RUNNER = Path(__file__).parents[2] / "native/build/cdi-hpc-run"
+OURS = "".join(
+    f"{{{variable}}}\n"
+    for variable in (
+        "HOME=/nonexistent",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONNOUSERSITE=1",
+    )
+)
 ASK = ("-d", "site.org/tool=one")
 RULE = "/etc/cdi-hpc/config.d/10.yaml:1:17: hooks.rules[0]"
 
@@ -73,7 +82,7 @@ SHOW = "cat /opt/site/made /opt/site/link /etc/hostname; ls -ld /opt/site"
 
 @pytest.mark.parametrize("runner", ["auto", "python"])
 def test_what_a_hook_writes_is_seen_and_the_image_is_as_it_was(site, vendor, runner):
-    allow(site)
+    allow(site, env=["COL*"])
     site.spec(hooks=[hook("setup", "one two", "$(id)", "", env=["COLOUR=blue;red"])])
     done = site.run(f"--runner={runner}", *ASK, command=SHOW)
     assert done.returncode == 0, done.stderr
@@ -103,13 +112,39 @@ def test_a_changed_program_is_run_again(site, vendor):
 
 
 def test_a_compiled_program_gets_its_words_its_variables_and_the_state(site, vendor):
-    allow(site, path="/srv/bin/program")
+    allow(site, path="/srv/bin/program", env="*")
     (site.top / "program.c").write_text(PROGRAM)
     subprocess.run(["cc", "-o", vendor / "program", site.top / "program.c"], check=True)
     (vendor / "program").chmod(0o755)
     site.spec(hooks=[hook("program", "--x=`id`", "a\nb", env=["A=1", "EMPTY="])])
     done = site.run(*ASK, command="cat /etc/arguments", LD_DEBUG="no")
-    assert done.stdout == "[program]\n[--x=`id`]\n[a\nb]\n{A=1}\n{EMPTY=}\n", done.stderr
+    assert done.stdout == f"[program]\n[--x=`id`]\n[a\nb]\n{OURS}{{A=1}}\n{{EMPTY=}}\n", done.stderr
+
+
+def test_code_of_the_specs_author_is_not_loaded_by_an_allowed_interpreter(site, vendor):
+    version = "{}.{}".format(*sys.version_info[:2])
+    home = site.top / "vendor/author"
+    packages = home / f".local/lib/python{version}/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "usercustomize.py").write_text("open('rootfs/etc/made', 'a').write('code of the author\\n')\n")
+    script(vendor / "setup", f"#!/usr/bin/python{version}\nopen('rootfs/etc/made', 'a').write('setup\\n')\n")
+    for rule in ({}, {"env": "*"}):
+        allow(site, **rule)
+        site.spec(hooks=[hook("setup", env=["HOME=/srv/author"])])
+        assert "the variable 'HOME' would choose what the program loads" in site.refusal(*ASK)
+    site.spec(hooks=[hook("setup", env=["HOMER=/srv/author"])])
+    assert site.run(*ASK, command="cat /etc/made").stdout == "setup\n"
+
+
+def test_the_users_own_modules_are_not_loaded_either(site, vendor):
+    allow(site)
+    script(
+        vendor / "setup",
+        "#!/usr/bin/python3\nimport site\nassert not site.ENABLE_USER_SITE, site.getusersitepackages()\n",
+    )
+    site.spec(hooks=[hook("setup")])
+    done = site.run(*ASK, command="echo fine")
+    assert done.stdout == "fine\n", done.stderr
 
 
 FAILURES = [
@@ -176,6 +211,7 @@ REFUSED = [
     ({"path": "/srv/bin/writable"}, "others than root can write to /srv/bin/writable (mode 775)"),
     ({"path": "/srv/bin/plain"}, "/srv/bin/plain is no program that you may execute"),
     ({"env": ["LD_PRELOAD=/tmp/x.so"]}, "the variable 'LD_PRELOAD' would choose what the program loads"),
+    ({"env": ["SITE=1"]}, "'env' of the rule does not let its variable 'SITE' through"),
     ({"env": ["PATH=/tmp/x:/usr/bin"]}, "its PATH is '/tmp/x:/usr/bin', and may hold /usr/local/sbin"),
     ({"env": ["BASH_FUNC_ls%%=() { id; }"]}, "would choose what the program loads"),
     ({"timeout": 0}, "its timeout 0 is not greater than zero"),
@@ -184,7 +220,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("change, said", REFUSED)
 def test_a_program_that_is_not_roots_or_would_be_another_one_is_not_run(site, vendor, change, said):
-    allow(site)
+    allow(site, env="PATH")
     (vendor / "outside").symlink_to("/bin/sh")
     for name, mode in (("writable", 0o775), ("plain", 0o644)):
         script(vendor / name, SETUP)

@@ -92,7 +92,6 @@ def machine(lab) -> Iterator[Machine]:
         for path in (top, *top.rglob("*")):
             path.chmod(0o755)
         hook = {"hookName": "createContainer", "path": "/srv/bin/setup", "args": ["setup", "one", "two"]}
-        hook["env"] = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
         edits = {"env": ["TOOL=one"], "hooks": [hook]}
         spec = {"cdiVersion": "0.6.0", "kind": "site.org/tool", "devices": [{"name": "one", "containerEdits": edits}]}
         files = {

@@ -39,7 +39,8 @@ def rules(text: str) -> Policy:
     return policy
 
 
-RUN = rules("{path: /opt/site/*, action: run, timeout: 20}")
+RUN = rules("{path: /opt/site/*, action: run, timeout: 20, env: [A, PATH]}")
+ALL = rules("{path: /opt/site/*, action: run, env: '*'}")
 
 
 def planned(hook: Hook, site: Policy = RUN) -> RunHook | Unsupported:
@@ -106,12 +107,55 @@ def test_what_is_not_run_is_refused_with_the_reason_and_the_rule(changes, said):
 
 @pytest.mark.parametrize(
     "name",
-    ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_X", "BASH_ENV", "ENV", "PYTHONPATH", "PERL5OPT", "GCONV_PATH", "IFS"],
+    (
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "LD_X",
+        "BASH_ENV",
+        "ENV",
+        "PYTHONPATH",
+        "PERL5OPT",
+        "GCONV_PATH",
+        "IFS",
+        "HOME",
+        "XDG_CONFIG_HOME",
+        "PS4",
+        "BASHOPTS",
+        "LUA_INIT",
+        "JAVA_TOOL_OPTIONS",
+        "OPENSSL_CONF",
+        "GEM_PATH",
+        "TCLLIBPATH",
+    ),
 )
-def test_a_variable_that_chooses_code_is_refused(name):
-    found = planned(hook(env=("A=1", f"{name}=/tmp/x")))
+def test_a_variable_that_chooses_code_is_refused_whatever_a_rule_lets_through(name):
+    found = planned(hook(env=("A=1", f"{name}=/tmp/x")), ALL)
     assert isinstance(found, Unsupported)
     assert f"the variable '{name}' would choose what the program loads" in found.reason
+
+
+@pytest.mark.parametrize(
+    "env, name, runs",
+    [
+        ("", "A", False),
+        (", env: A", "A", True),
+        (", env: A", "AB", False),
+        (", env: A", "a", False),
+        (", env: [SITE_*, B]", "SITE_X", True),
+        (", env: [SITE_*, B]", "MY_SITE_X", False),
+        (", env: [SITE_*, B]", "B", True),
+        (", env: '[AB]?'", "A1", True),
+        (", env: '*'", "MAGIC", True),
+    ],
+)
+def test_a_hook_gets_the_variables_that_its_rule_names_and_is_not_run_with_others(env, name, runs):
+    found = planned(hook(env=(f"{name}=x",)), rules(f"{{path: /opt/site/*, action: run{env}}}"))
+    assert isinstance(found, RunHook) is runs
+    if isinstance(found, Unsupported):
+        said = (
+            f"not run: 'env' of the rule does not let its variable {name!r} through (rule x.yaml:1:17: hooks.rules[0])"
+        )
+        assert found.reason == said
 
 
 def test_a_rule_may_have_failures_told_only():

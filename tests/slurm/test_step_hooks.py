@@ -16,7 +16,6 @@ def site(configured_site) -> ConfiguredSite:
     specs = configured_site.top / "cdi"
     specs.mkdir(mode=0o755, exist_ok=True)
     hook = {"hookName": "createContainer", "path": "/usr/bin/dash", "args": ["sh", "-c", WRITE]}
-    hook["env"] = ["PATH=/usr/bin"]
     device = {"name": "one", "containerEdits": {"env": ["HOOKED=yes"], "hooks": [hook]}}
     (specs / "hooked.json").write_text(json.dumps({"cdiVersion": "0.5.0", "kind": KIND, "devices": [device]}))
     for path in specs.iterdir():

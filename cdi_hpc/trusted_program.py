@@ -2,19 +2,21 @@
 
 It, and every directory on its path, has to be root's and writable by nobody else. So nobody but root can put another
 program in its place, neither before it is looked at nor after.
+
+Who root is depends on the user namespace: configuration files are believed by the same numbers.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 #: Of files whose owner our user namespace has no number for (user_namespaces(7)).
 _OVERFLOW_UID = 65534
 
-#: A namespace with this many numbers has them all.
-_ALL_IDS = (1 << 32) - 1
+_UID_MAP = "/proc/self/uid_map"
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -62,22 +64,57 @@ def _not_roots(path: str, found: os.stat_result, owners: frozenset[int]) -> str:
     return ""
 
 
-def roots() -> frozenset[int]:
-    """Numbers of root. In a namespace that some users have no number in, the machine's root may be one of those.
+# Who root is --------------------------------------------------------------------------------------------------------
 
-    Whoever made that namespace made its view of the files, too, and runs with his own rights.
+
+def roots() -> frozenset[int]:
+    """Numbers of root. Where the overflow user's has no other owner, the machine's root may be seen by it.
+
+    So it is in a namespace that a user makes for himself. Whoever made that made its view of the files, too, and runs
+    with his own rights. In a system container, 65534 is its own nobody.
     """
-    return frozenset({0}) if _has_all_numbers() else frozenset({0, _OVERFLOW_UID})
+    ranges = _ranges()
+    return frozenset({0} if not ranges or _covers(ranges, _OVERFLOW_UID) else {0, _OVERFLOW_UID})
+
+
+def nobodies() -> frozenset[int]:
+    """The number by which root is seen where the machine's root may have none of his own: in users' namespaces.
+
+    Others are seen by it as well, and nothing tells them from him. Where one range has it and root's, somebody else
+    than the user has made the namespace, for a whole system.
+    """
+    ranges = _ranges()
+    has_system = any(each.first == 0 and _OVERFLOW_UID < each.count for each in ranges)
+    return frozenset() if not ranges or has_system else frozenset({_OVERFLOW_UID})
 
 
 def is_machines_root() -> bool:
-    """Whether this process is root outside of any user namespace of somebody's own."""
-    return os.geteuid() == 0 and _has_all_numbers()
+    """Whether this process is the root of a machine or of a system container.
+
+    What a user makes for himself with ``unshare -r`` has one number, and outside of it the number is his, not root's.
+    """
+    if os.geteuid() != 0:
+        return False
+    ranges = _ranges()
+    return not (len(ranges) == 1 and ranges[0].count == 1 and ranges[0].outside != 0)
 
 
-def _has_all_numbers() -> bool:
+class _Range(NamedTuple):
+    """Numbers that a user namespace has: from which on, here and outside, and how many (user_namespaces(7))."""
+
+    first: int
+    outside: int
+    count: int
+
+
+def _covers(ranges: Sequence[_Range], uid: int) -> bool:
+    return any(each.first <= uid < each.first + each.count for each in ranges)
+
+
+def _ranges() -> tuple[_Range, ...]:
+    """Of this process's user namespace; empty if that can't be told."""
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as stream:
-            return any([int(word) for word in line.split()] == [0, 0, _ALL_IDS] for line in stream)
-    except (OSError, ValueError):
-        return True
+        with open(_UID_MAP, encoding="ascii") as stream:
+            return tuple(_Range(*(int(word) for word in line.split())) for line in stream)
+    except (OSError, ValueError, TypeError):
+        return ()

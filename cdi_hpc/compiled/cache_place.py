@@ -114,9 +114,9 @@ def make_way(directory: str) -> Iterator[str]:
         CacheError: somebody else could change the way, or a directory can't be made.
 
     """
-    from cdi_hpc.config import files  # most caches are where nobody has chosen
+    from cdi_hpc import trusted_program  # most caches are where nobody has chosen
 
-    trusted = files.roots() | files.nobodies() | {os.geteuid()}
+    trusted = trusted_program.roots() | trusted_program.nobodies() | {os.geteuid()}
     here, ahead = "/", [name for name in posixpath.dirname(directory).split("/") if name]
     links = 0
     while True:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from cdi_hpc import trusted_program
 from cdi_hpc.config import SITE_DIRECTORY, user_directory
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.witness import Witness
@@ -23,9 +24,6 @@ _SUFFIX = ".yaml"
 
 #: A file with 1,000 rules has some 50 kB.
 MAX_BYTES = 1 << 20
-
-#: Files of users that our user namespace has no number for (user_namespaces(7)).
-_OVERFLOW_UID = 65534
 
 _OTHERS_WRITE = 0o022
 _EVERYBODY_WRITES = 0o002
@@ -74,36 +72,9 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
         uid: of the user.
 
     """
-    site_trust = Trust(roots(), _OTHERS_WRITE)
+    site_trust = Trust(trusted_program.roots(), _OTHERS_WRITE)
     user_trust = Trust(frozenset({uid, 0}), _EVERYBODY_WRITES, own=True)
     return Places(SITE_DIRECTORY, user_directory(environ), site_trust, user_trust)
-
-
-def roots() -> frozenset[int]:
-    """Root's number. In a namespace that has none for the machine's root, his files are those of the overflow user."""
-    mapped = _mapped()
-    return frozenset({0} if not mapped or 0 in mapped else {0, _OVERFLOW_UID})
-
-
-def nobodies() -> frozenset[int]:
-    """The number by which root is seen where the machine's root may have none of his own: in most user namespaces.
-
-    Others are seen by it as well, and nothing tells them from him.
-    """
-    return frozenset() if sum(_mapped().values()) in (0, _ALL_UIDS) else frozenset({_OVERFLOW_UID})
-
-
-#: How many there are (the last one is no user).
-_ALL_UIDS = (1 << 32) - 1
-
-
-def _mapped() -> dict[int, int]:
-    """First number and how many, of each range that our user namespace has; empty if that can't be told."""
-    try:
-        with open("/proc/self/uid_map", "rb") as stream:
-            return {int(first): int(count) for first, _, count in (line.split() for line in stream)}
-    except (OSError, ValueError):
-        return {}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from site_files import load
 from test_keys import KEYS
 from typed import STATUSES, typed
 
-from cdi_hpc import config
+from cdi_hpc import config, trusted_program
 from cdi_hpc.config import VARIABLES, Configuration, files
 from cdi_hpc.config.build import build
 from cdi_hpc.config.files import ConfigFile
@@ -155,7 +155,7 @@ def installed(top: Path, value: object, level: str) -> Callable[[], None]:
 
     def prepare() -> None:
         config.SITE_DIRECTORY = files.SITE_DIRECTORY = str(top / "site")
-        files.roots = lambda: frozenset({os.geteuid()})
+        trusted_program.roots = lambda: frozenset({os.geteuid()})
         os.environ.update(XDG_CONFIG_HOME=str(top / "user"), CDI_HPC_DIRS=str(SPECS))
 
     return prepare

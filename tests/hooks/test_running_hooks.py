@@ -246,3 +246,44 @@ def test_a_program_of_the_users_is_not(tmp_path):
 )
 def test_what_is_no_program_is_said(path, said):
     assert said in trusted_program.complaint(path)
+
+
+#: Maps as user_namespaces(7) has them: whether root there is a machine's, whether 65534 is root's number, and whether
+#: it may be his on the way to a directory.
+MAPS = [
+    ("0 0 4294967295", True, False, False),  # the machine
+    ("0 100000 65536", True, False, False),  # LXC, Incus, systemd-nspawn
+    ("0 0 65536", True, False, False),
+    ("0 1000 1", False, True, True),  # unshare --map-root-user
+    ("0 0 1", True, True, True),  # the same, by root
+    ("1000 1000 1", True, True, True),  # ours; nobody is root there
+    ("0 1000 1\n1 100000 65536", True, False, True),  # rootless podman, newuidmap
+    ("0 1000 1\n1 100000 1000", True, True, True),
+    ("", True, False, False),  # can't be told
+    ("nonsense", True, False, False),
+]
+
+
+@pytest.mark.parametrize("text, is_root, is_overflow_root, may_be", MAPS)
+def test_who_root_is_depends_on_the_numbers_of_the_namespace(
+    tmp_path, monkeypatch, text, is_root, is_overflow_root, may_be
+):
+    (tmp_path / "uid_map").write_text(text)
+    monkeypatch.setattr(trusted_program, "_UID_MAP", str(tmp_path / "uid_map"))
+    assert trusted_program.roots() == ({0, 65534} if is_overflow_root else {0})
+    assert trusted_program.nobodies() == ({65534} if may_be else set())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert trusted_program.is_machines_root() is is_root
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not trusted_program.is_machines_root()
+
+
+def test_the_program_of_nobody_in_a_system_container_is_not_roots(tmp_path, monkeypatch):
+    (tmp_path / "uid_map").write_text("0 100000 65536")
+    (tmp_path / "program").write_text("#!/bin/sh\n")
+    (tmp_path / "program").chmod(0o755)
+    monkeypatch.setattr(trusted_program, "_UID_MAP", str(tmp_path / "uid_map"))
+    monkeypatch.setattr(trusted_program, "_directories", lambda path: iter(()))
+    status = os.stat_result((0o100755, 1, 1, 1, 65534, 65534, 0, 0, 0, 0))
+    monkeypatch.setattr(trusted_program.os, "lstat", lambda path: status)
+    assert trusted_program.complaint(str(tmp_path / "program")).endswith("belongs to user 65534, not to root")

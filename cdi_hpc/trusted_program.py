@@ -84,7 +84,7 @@ def nobodies() -> frozenset[int]:
     than the user has made the namespace, for a whole system.
     """
     ranges = _ranges()
-    has_system = any(each.first == 0 and _OVERFLOW_UID < each.count for each in ranges)
+    has_system = any(each.first == 0 and each.number > _OVERFLOW_UID for each in ranges)
     return frozenset() if not ranges or has_system else frozenset({_OVERFLOW_UID})
 
 
@@ -96,7 +96,7 @@ def is_machines_root() -> bool:
     if os.geteuid() != 0:
         return False
     ranges = _ranges()
-    return not (len(ranges) == 1 and ranges[0].count == 1 and ranges[0].outside != 0)
+    return not (len(ranges) == 1 and ranges[0].number == 1 and ranges[0].outside != 0)
 
 
 class _Range(NamedTuple):
@@ -104,11 +104,11 @@ class _Range(NamedTuple):
 
     first: int
     outside: int
-    count: int
+    number: int
 
 
 def _covers(ranges: Sequence[_Range], uid: int) -> bool:
-    return any(each.first <= uid < each.first + each.count for each in ranges)
+    return any(each.first <= uid < each.first + each.number for each in ranges)
 
 
 def _ranges() -> tuple[_Range, ...]:

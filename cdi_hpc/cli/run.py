@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Callable
 
 import click
 
@@ -19,9 +19,10 @@ from cdi_hpc.compiled.plan_cache import user_cache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch import embedded, inheritance, native, squashfs
-from cdi_hpc.launch.image import open_image
+from cdi_hpc.launch.image import OpenImage, open_image
 from cdi_hpc.launch.launcher_options import DEVICES_VARIABLE
-from cdi_hpc.planning import plan_devices
+from cdi_hpc.plan import Plan
+from cdi_hpc.planning import Planned, plan_devices
 from cdi_hpc.witness import ChangedError, Witness
 
 
@@ -122,6 +123,16 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
     become(program, words, {native.COMPILED_VARIABLE: key})
 
 
+def _hooks_of(planned: Planned, host: LiveHost, reporter: Reporter) -> Callable[[Plan, OpenImage], Plan]:
+    """What has the hooks of a plan run for an image that is open."""
+    if not planned.plan.runs_hooks():
+        return lambda plan, _: plan
+    from cdi_hpc.launch import hook_runs
+
+    circumstances = hook_runs.Circumstances(host, planned.configuration, planned.defaults, reporter, Witness())
+    return lambda plan, opened: hook_runs.run_hooks(plan, hook_runs.target_in_use(opened), circumstances)
+
+
 def _run(
     launch: Launch,
     words: Sequence[str],
@@ -135,12 +146,9 @@ def _run(
     plan, launch = planned.plan, native.configured(launch, planned)
     stage = run_options.stage if run_options.stage != "auto" else planned.defaults.stage
     run_options = replace(run_options, binds=launch.binds, stage=stage)
+    run_hooks = _hooks_of(planned, host, reporter)  # who runs them is asked now: the image may need namespaces
     with open_image(launch.image) as opened:
-        if plan.runs_hooks():
-            from cdi_hpc.launch import hook_runs
-
-            circumstances = hook_runs.Circumstances(host, planned.configuration, planned.defaults, reporter, Witness())
-            plan = hook_runs.run_hooks(plan, hook_runs.target_in_use(opened), circumstances)
+        plan = run_hooks(plan, opened)
         with progress(f"looking into {launch.image}", wanted=reporter.level >= 0):
             assembly = embedded.prepare(plan, opened.directory, host, run_options, files=opened.files)
         native.say_about(plan, assembly.messages, reporter)

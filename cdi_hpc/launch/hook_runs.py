@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cdi_hpc import planning, trusted_program
@@ -38,6 +38,7 @@ from cdi_hpc.host import Host
 from cdi_hpc.images.image_files import HostFiles, ImageFiles
 from cdi_hpc.launch import embedded, hook_keeper
 from cdi_hpc.launch.image import OpenImage
+from cdi_hpc.launch.inheritance import INSIDE_VARIABLE
 from cdi_hpc.mountinfo import mount_points
 from cdi_hpc.plan import Action, Note, Plan, RunHook, SetEnv, Unsupported
 from cdi_hpc.resolve.lookup import Report
@@ -100,6 +101,8 @@ class Circumstances:
         report: is told what hooks say.
         witness: is told of what the results depend on.
         everybody: the plan is for all users.
+        by_root: by default whether this process is root's, as it is told *now*: before any namespaces of ours are
+            entered, in which root can't be told from others.
 
     """
 
@@ -109,6 +112,7 @@ class Circumstances:
     report: Report
     witness: Witness
     everybody: bool = False
+    by_root: bool = field(default_factory=trusted_program.is_machines_root)
 
 
 def run_hooks(plan: Plan, target: Target, circumstances: Circumstances) -> Plan:
@@ -139,7 +143,9 @@ def run_hooks(plan: Plan, target: Target, circumstances: Circumstances) -> Plan:
 def _obstacle(target: Target, circumstances: Circumstances) -> str:
     if circumstances.everybody:
         return "this plan is for every user, and a hook is run by the user of a launch"
-    if trusted_program.is_machines_root():
+    if INSIDE_VARIABLE in os.environ:
+        return "the plan that was there could not be applied, and hooks are run before one is: by the next launch"
+    if circumstances.by_root:
         return "root runs no hooks for specs; ordinary users do"
     return target.obstacle
 

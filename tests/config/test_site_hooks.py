@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cdi_hpc.compiled import wire
+
 RUNNER = Path(__file__).parents[2] / "native/build/cdi-hpc-run"
 OURS = "".join(
     f"{{{variable}}}\n"
@@ -329,6 +331,34 @@ def test_what_a_hook_says_is_a_note_of_every_launch(site, vendor):
         assert "\033" not in done.stderr
         assert "hooks setup: /srv/bin/setup was run (rule " in done.stderr
     assert site.run(*ASK, command="true").stderr == ""
+
+
+#: Has the only plan bind what is nowhere, as its last step.
+SPOIL = """
+import sys
+from pathlib import Path
+(path,) = Path(sys.argv[1]).glob("*.plan")
+step = Path(sys.argv[2]).read_bytes()
+data = path.read_bytes()
+at = data.find(b"\\0place\\0") + 1 or len(data) - len(b"end\\0")
+path.write_bytes(data[:at] + step + data[at:])
+"""
+
+
+def test_no_hook_is_run_inside_of_the_namespaces_of_a_plan_that_failed(site, vendor):
+    """All other owners look like root there, so anybody's program would be taken for root's."""
+    allow(site)
+    script(vendor / "setup", "#!/bin/sh\necho here >>rootfs/etc/made\n")
+    site.spec(hooks=[hook("setup")])
+    steps = wire.encode(wire.WirePlan("0" * 64, 0, 0, None, (wire.Bind("/", "/"), wire.Bind("/no/such", "/mnt"))))
+    (site.top / "step").write_bytes(steps[steps.rindex(b"bind\0") : -len(b"end\0")])
+    (site.top / "spoil.py").write_text(SPOIL)
+    launch = f"cdi-hpc run {' '.join(ASK)} {site.image} cat /etc/made"
+    spoil = f"{sys.executable} {site.top}/spoil.py {site.top}/run/cdi-hpc {site.top}/step"
+    done = site.play(f"{launch}; {spoil}; {launch} || echo failed: $?; {launch}; {launch}")
+    assert done.stdout.splitlines() == ["here", "failed: 125", "here", "here"], done.stderr
+    said = "not run: the plan that was there could not be applied, and hooks are run before one is: by the next launch"
+    assert f"hooks[0]: hooks setup: {said} (rule {RULE})" in done.stderr
 
 
 def test_a_caller_who_ignores_his_children_gets_the_same(site, vendor):

@@ -256,7 +256,7 @@ MAPS = [
     ("0 0 65536", True, False, False),
     ("0 1000 1", False, True, True),  # unshare --map-root-user
     ("0 0 1", True, True, True),  # the same, by root
-    ("1000 1000 1", True, True, True),  # ours; nobody is root there
+    ("1000 1000 1", False, True, True),  # ours; nobody is root there
     ("0 1000 1\n1 100000 65536", True, False, True),  # rootless podman, newuidmap
     ("0 1000 1\n1 100000 1000", True, True, True),
     ("", True, False, False),  # can't be told

@@ -28,8 +28,8 @@
  *   "cwd:" DIRECTORY if the launcher shows it or any path may be relative. What a launcher takes for a path, it alone
  *   knows: every piece of an option's value between ":", "," and "=" has to be an absolute one.
  *
- * That of an extract of the configuration (extract.h) has only "cdi-hpc-extract-1", the version, the user's numbers and
- * "g:".
+ * That of an extract of the configuration (extract.h) has only "cdi-hpc-extract-1", the version, the user's numbers, "g:",
+ * and for a user "host:" and the machine's name: it may be a part of where his plans are.
  */
 #include "key.h"
 
@@ -40,6 +40,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #ifndef VERSION
@@ -316,8 +317,11 @@ bool compute_extract_key(struct caller caller, char key[PLAN_KEY_DIGITS + 1])
     add(&hash, "", VERSION);
     if (!add_caller(&hash, caller))
         return false;
-    if (!caller.everybody)
+    struct utsname machine;
+    if (!caller.everybody) {
         add_configuration(&hash);
+        add(&hash, "host:", uname(&machine) == 0 ? machine.nodename : "");
+    }
     sha256_finish(&hash, key);
     return true;
 }

@@ -28,7 +28,7 @@ Words that are passed on are taken from each launch's own command line, by their
 key, and their text is not. The image argument is, besides what it leads to: a launcher may know it as a name.
 
 That of an extract of the configuration (:mod:`cdi_hpc.compiled.extract`) has only ``cdi-hpc-extract-1``, the version,
-the user's numbers and ``g:``.
+the user's numbers, ``g:``, and for a user ``host:`` and the machine's name: it may be a part of where his plans are.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ def cache_key(launch: Launch | LauncherLaunch, caller: Caller | None, cwd: str, 
 
 def extract_key(caller: Caller | None, environ: Mapping[str, str]) -> str:
     """The key of an extract of the configuration, for a user or for everybody."""
-    return _digest(("cdi-hpc-extract-1", __version__, *_caller(caller), *_configuration(caller, environ)))
+    host = () if caller is None else (f"host:{os.uname().nodename}",)
+    return _digest(("cdi-hpc-extract-1", __version__, *_caller(caller), *_configuration(caller, environ), *host))
 
 
 def _digest(fields: Iterable[str]) -> str:

@@ -67,6 +67,15 @@ def expanded(directory: str, environ: Mapping[str, str], uid: int) -> str:
     return directory.rstrip("/") or "/"
 
 
+#: Where accounts are, as far as a file says so.
+ACCOUNTS = "/etc/passwd"
+
+
+def asks_for_account(directory: str, environ: Mapping[str, str]) -> bool:
+    """Whether the user's account says what a directory of the configuration means."""
+    return "{user}" in directory or ("{home}" in directory and not environ.get("HOME", "").startswith("/"))
+
+
 def _home(environ: Mapping[str, str], uid: int) -> str:
     home = environ.get("HOME", "")
     return home if home.startswith("/") else _account(uid).pw_dir

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from cdi_hpc import backends, config
 from cdi_hpc.compiled import wire
 from cdi_hpc.compiled.cache_key import Caller, extract_key
-from cdi_hpc.compiled.cache_place import CacheError, first_directory
+from cdi_hpc.compiled.cache_place import ACCOUNTS, CacheError, asks_for_account, first_directory
 from cdi_hpc.compiled.compile import origins
 from cdi_hpc.compiled.plan_cache import PlanCache, user_cache
 from cdi_hpc.config import Configuration
@@ -88,4 +88,6 @@ def _directory(configuration: Configuration, environ: Mapping[str, str], witness
         cache = user_cache(environ, configuration)
         for path in cache.way:
             witness.saw(path, "link")
+        if asks_for_account(configuration.cache_directory, environ):
+            witness.saw(ACCOUNTS, "content")
         yield wire.Env(f"cache.directory={cache.directory}")

@@ -233,3 +233,30 @@ def test_plans_are_kept_where_the_site_says(site):
     assert len(list(site.top.glob("plans/0/*.plan"))) == 1, done.stderr
     line = f"CDI_HPC_PYTHON_FRONT=/bin/false {RUNNER} -d site.org/tool=one {site.image} printenv TOOL"
     assert site.play(f"cdi-hpc run -d site.org/tool=one {site.image} true; {line}").stdout == "one\n"
+
+
+def test_plans_of_each_host_are_kept_where_the_site_says(site):
+    site.configure(f"cache: {{directory: '{site.top}/plans/{{host}}'}}", "config.d/10.yaml")
+    launch = f"cdi-hpc run -d site.org/tool=one {site.image} true"
+    warm = f"CDI_HPC_PYTHON_FRONT=/bin/false {RUNNER} -d site.org/tool=one {site.image} printenv TOOL"
+    hosts = ("node-a", "node-b", "node-a")  # all have one directory in which the native program looks first
+    done = site.play("\n".join(f"unshare -u sh -c 'hostname {host}; {launch}; {warm}'" for host in hosts))
+    assert done.stdout.split() == ["one"] * 3, done.stderr
+    assert sorted(path.parent.name for path in site.top.glob("plans/*/*.plan")) == ["node-a", "node-b"]
+
+
+@pytest.mark.parametrize(
+    ("home", "directory", "depends"),
+    [
+        ("", "{home}/plans", True),
+        ("/home/me", "{home}/plans", False),
+        ("/home/me", "{user}", True),
+        ("", "{uid}", False),
+    ],
+)
+def test_where_plans_are_is_asked_again_when_accounts_change(site, home, directory, depends):
+    site.configure(f"cache: {{directory: '{site.top}/{directory}'}}", "config.d/10.yaml")
+    done = site.run("-d", "site.org/tool=one", command="true", HOME=home)
+    assert done.returncode == 0, done.stderr
+    (extract,) = site.top.glob("run/cdi-hpc/*.extract")
+    assert (b"\0/etc/passwd\0" in extract.read_bytes()) == depends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -9,11 +10,12 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-from sphinx.cmd.build import main as sphinx
-
 from scripts.website import pages
 
 HERE = Path(__file__).parent
+
+#: In a site: the files that it is made of, and that the next one takes the place of.
+MANIFEST = ".cdi-hpc-site"
 
 #: Elements that make a browser fetch something, and the attribute that says what.
 _FETCHING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
@@ -21,16 +23,54 @@ _FETCHING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "so
 
 def site(project: Path, directory: Path) -> int:
     """Make it; the exit status. A site that is in the directory from another time is replaced, nothing else."""
-    if directory.exists() and any(directory.iterdir()) and not (directory / "searchindex.js").exists():
-        sys.stderr.write(f"{directory}: is not empty, and what is there is no site (name another directory)\n")
+    obstacle = in_the_way(directory)
+    if obstacle:
+        sys.stderr.write(f"{obstacle} (name another directory)\n")
         return 1
     with tempfile.TemporaryDirectory() as temporary:
         made = Path(temporary) / "site"
         status = _make(project, Path(temporary), made)
         if status == 0:
-            shutil.rmtree(directory, ignore_errors=True)
-            shutil.copytree(made, directory)
+            put(made, directory)
     return status
+
+
+def in_the_way(directory: Path) -> str:
+    """Why a site can't be put into a directory, or ""."""
+    if not os.path.lexists(directory):
+        return ""
+    if not directory.is_dir():
+        return f"{directory}: is no directory"
+    made = _listed(directory)
+    for parent, directories, names in os.walk(directory):
+        for name in (*names, *(each for each in directories if Path(parent, each).is_symlink())):
+            path = Path(parent, name)
+            if str(path.relative_to(directory)) not in made:
+                return f"{path}: is no file of a site that was made by this script"
+    return ""
+
+
+def put(made: Path, directory: Path) -> None:
+    """Put a site in the place of the one that is there. Whatever stops this, the next one may go on."""
+    directory.mkdir(parents=True, exist_ok=True)
+    old = _listed(directory)
+    new = {str(path.relative_to(made)) for path in made.rglob("*") if not path.is_dir()} | {MANIFEST}
+    (directory / MANIFEST).write_text("".join(f"{name}\n" for name in sorted(old | new)), "utf-8")
+    for name in old - new:
+        (directory / name).unlink(missing_ok=True)
+    for parent, _, _ in os.walk(directory, topdown=False):
+        if not os.listdir(parent):
+            os.rmdir(parent)
+    shutil.copytree(made, directory, dirs_exist_ok=True)
+    (directory / MANIFEST).write_text("".join(f"{name}\n" for name in sorted(new)), "utf-8")
+
+
+def _listed(directory: Path) -> set[str]:
+    """The files that a site's manifest names."""
+    try:
+        return {*(directory / MANIFEST).read_text("utf-8").splitlines()}
+    except FileNotFoundError:
+        return set()
 
 
 def check(project: Path) -> int:
@@ -46,6 +86,8 @@ def _make(project: Path, temporary: Path, made: Path) -> int:
     (source / "_static").mkdir()
     shutil.copy(HERE / "wide.css", source / "_static")
     shutil.copy(HERE / "conf.py", source)
+    from sphinx.cmd.build import main as sphinx
+
     # A warning is a link that leads nowhere, or a page that none leads to: all are shown, then it fails.
     status = sphinx(["-q", "-W", "--keep-going", "-d", str(temporary / "doctrees"), str(source), str(made)])
     for page, address in _foreign(made):

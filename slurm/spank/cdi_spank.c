@@ -209,12 +209,18 @@ static bool read_ids(spank_t spank, uint32_t *step_id)
            spank_get_item(spank, S_JOB_STEPID, step_id) == ESPANK_SUCCESS;
 }
 
+/* Whether a GRES has a count, behind its last colon, that is not 0. */
+static bool counts_some(const char *gres)
+{
+    const char *count = memrchr(gres, ':', strcspn(gres, "(,"));
+    return count != NULL && strtoul(count + 1, NULL, 10) > 0;
+}
+
 /* Whether one of a node's GRES, "gpu:a100:2(IDX:0-1),nic:1(IDX:0)", is a GPU. */
 static bool lists_gpus(const char *gres)
 {
-    static const char gpu[] = "gpu:";
-    for (const char *found = gres; found != NULL && (found = strstr(found, gpu)) != NULL; found++)
-        if ((found == gres || found[-1] == ',') && strncmp(found, "gpu:0(", strlen("gpu:0(")) != 0)
+    for (const char *found = gres; found != NULL && (found = strstr(found, "gpu:")) != NULL; found++)
+        if ((found == gres || found[-1] == ',') && counts_some(found))
             return true;
     return false;
 }

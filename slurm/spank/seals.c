@@ -33,13 +33,18 @@ bool is_of_system(const char *plan)
     return strncmp(plan, system.path, length) == 0 && plan[length] == '/' && strchr(plan + length + 1, '/') == NULL;
 }
 
-static bool has_line(int fd, const char *seal)
+/* Steps that add a seal at the same time may write more than MOST_BYTES: nobody waits for them with the file locked. */
+static bool has_line(int fd, off_t size, const char *seal)
 {
     char line[LINE + 1];
-    FREED char *text = malloc(MOST_BYTES + LINE);
-    ssize_t count = text == NULL ? -1 : read(fd, text, MOST_BYTES + LINE);
+    size_t count = 0;
+    FREED char *text = malloc((size_t)size + 1);
+    if (text == NULL)
+        return false;
+    for (ssize_t got = 1; got > 0 && count < (size_t)size; count += got > 0 ? (size_t)got : 0)
+        got = read(fd, text + count, (size_t)size - count);
     snprintf(line, sizeof line, "%s\n", seal);
-    return count > 0 && memmem(text, (size_t)count, line, LINE) != NULL;
+    return memmem(text, count, line, LINE) != NULL;
 }
 
 bool seal_is_known(const struct site *site, uid_t uid, const char *seal)
@@ -51,7 +56,7 @@ bool seal_is_known(const struct site *site, uid_t uid, const char *seal)
         name_of(name, uid, which);
         CLOSED int fd = openat(top, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         if (fd >= 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_uid == 0 &&
-            (status.st_mode & (S_IWGRP | S_IWOTH)) == 0 && has_line(fd, seal))
+            (status.st_mode & (S_IWGRP | S_IWOTH)) == 0 && has_line(fd, status.st_size, seal))
             return true;
     }
     return false;

@@ -118,3 +118,14 @@ def test_its_own_lines_are_those_of_the_doctors_report(lab):
     found = lab.run(["sh", "-c", f'{function}names_of_problems "$1"', "sh", done.stdout]).stdout.split()
     assert found == problems
     assert found
+
+
+@pytest.mark.parametrize("path", [{}, {"PATH": ""}, {"PATH": "/nowhere"}])
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_programs_of_the_working_directory_are_not_run(shell, path, tmp_path):
+    for name in ("cdi-hpc", "scontrol", "sed", "awk"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/{name}-ran\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"SLURMD_NODENAME": "n1", "SLURM_CONF": "/nowhere", **path}
+    subprocess.run([f"/bin/{shell}", CHECK], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert [*tmp_path.glob("*-ran")] == []

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define NOTE_SUFFIX ".passed-over"
+
 static bool is_own_directory(const char *path)
 {
     struct stat status;
@@ -59,7 +61,7 @@ struct cache user_cache(void)
 
 struct cache system_cache(void)
 {
-    return (struct cache){.path = SYSTEM_CACHE, .owner = 0, .others = S_IWGRP | S_IWOTH};
+    return (struct cache){.path = SYSTEM_CACHE, .owner = 0, .others = S_IWGRP | S_IWOTH, .is_systems = true};
 }
 
 static int open_directory(const struct cache *cache, struct plan_complaint *complaint)
@@ -131,4 +133,47 @@ void cache_discard(const struct cache *cache, const char *key)
     snprintf(name, sizeof name, "%s.plan", key);
     if (directory >= 0) /* if it can't be removed, each launch finds out again */
         unlinkat(directory, name, 0);
+}
+
+/* A file whose time is what counts. */
+static void name_note(const char *key, char name[PLAN_KEY_DIGITS + sizeof NOTE_SUFFIX])
+{
+    snprintf(name, PLAN_KEY_DIGITS + sizeof NOTE_SUFFIX, "%s%s", key, NOTE_SUFFIX);
+}
+
+static bool is_made_since(const struct cache *system, const char *key, const struct stat *note)
+{
+    struct plan_complaint complaint;
+    CLOSED int fd = cache_open(system, key, &complaint);
+    struct stat plan;
+    if (fd < 0 || fstat(fd, &plan) < 0)
+        return true;
+    return plan.st_ctim.tv_sec != note->st_mtim.tv_sec ? plan.st_ctim.tv_sec > note->st_mtim.tv_sec
+                                                       : plan.st_ctim.tv_nsec > note->st_mtim.tv_nsec;
+}
+
+void cache_pass_over(const struct cache *own, const char *key)
+{
+    struct plan_complaint complaint;
+    char name[PLAN_KEY_DIGITS + sizeof NOTE_SUFFIX];
+    name_note(key, name);
+    if (mkdir(own->path, S_IRWXU) == 0)
+        chmod(own->path, S_IRWXU); /* whatever the umask */
+    CLOSED int directory = open_directory(own, &complaint);
+    if (directory < 0) /* then each launch finds out again, as where a plan can't be removed */
+        return;
+    CLOSED int fd = openat(directory, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, S_IRUSR | S_IWUSR);
+    if (fd >= 0)
+        futimens(fd, NULL);
+}
+
+bool cache_is_passed_over(const struct cache *own, const struct cache *system, const char *key)
+{
+    struct plan_complaint complaint;
+    struct stat note;
+    char name[PLAN_KEY_DIGITS + sizeof NOTE_SUFFIX];
+    name_note(key, name);
+    CLOSED int directory = open_directory(own, &complaint);
+    return directory >= 0 && fstatat(directory, name, &note, AT_SYMLINK_NOFOLLOW) == 0 &&
+           !is_made_since(system, key, &note);
 }

@@ -12,6 +12,7 @@ struct cache {
     char path[PLAN_MAX_PATH];
     uid_t owner;
     mode_t others; /* mode bits that the directory must not have */
+    bool is_systems;
 };
 
 /* The caller's own, where no file says otherwise: $CDI_HPC_CACHE_DIRECTORY; $XDG_RUNTIME_DIR/cdi-hpc if that directory is
@@ -35,5 +36,9 @@ int cache_open_file(const struct cache *cache, const char *name, struct plan_com
 
 /* Remove the plan with this key, if it is there: a later launch has it made anew. */
 void cache_discard(const struct cache *cache, const char *key);
+
+/* The same for a plan of the system's: note in the user's cache that it is not for him, until it is made anew. */
+void cache_pass_over(const struct cache *own, const char *key);
+bool cache_is_passed_over(const struct cache *own, const struct cache *system, const char *key);
 
 #endif

@@ -41,6 +41,7 @@ struct launch {
     char cwd[PATH_MAX]; /* "" if it has no path any more */
     struct extract extract;
     struct plan plan;
+    struct cache where; /* the plan is */
 };
 
 /* Exit status of --print-plan where there is none. */
@@ -52,11 +53,11 @@ static bool key_of(const void *of, struct caller caller, char key[PLAN_KEY_DIGIT
     return compute_key(&launch->options, launch->image, launch->cwd, caller, key);
 }
 
-static enum found find(struct launch *launch, struct cache *where, char key[PLAN_KEY_DIGITS + 1])
+static enum found find(struct launch *launch, char key[PLAN_KEY_DIGITS + 1])
 {
     struct search search = {.verbosity = launch->options.verbosity, .launch = launch, .key = key_of};
     extract_read(&launch->extract);
-    return find_plan(&search, &launch->extract.cache, &launch->plan, where, key);
+    return find_plan(&search, &launch->extract.cache, &launch->plan, &launch->where, key);
 }
 
 /* The kernel has refused the overlay, which it took when the plan was compiled: without one, or not at all if the
@@ -89,8 +90,7 @@ static int without_server(const struct launch *launch, const char *reason)
  * or says what is wrong. */
 static int without_plan(const struct launch *launch, const char *reason)
 {
-    say_warning(launch->options.verbosity, reason);
-    cache_discard(&launch->extract.cache, launch->plan.key);
+    give_up_plan(&launch->plan, &launch->where, &launch->extract.cache, launch->options.verbosity, reason);
     if (chdir(launch->cwd) < 0 && chdir("/") < 0)
         return FAILED;
     return become_front(FRONT_RUN, launch->argc, launch->argv);
@@ -151,13 +151,12 @@ static bool find_image(struct launch *launch)
 
 static int launch_or_compile(struct launch *launch)
 {
-    struct cache where;
     char key[PLAN_KEY_DIGITS + 1];
     if (getcwd(launch->cwd, sizeof launch->cwd) == NULL)
         launch->cwd[0] = '\0';
     if (!find_image(launch))
         return become_front(FRONT_RUN, launch->argc, launch->argv);
-    return find(launch, &where, key) == FRESH ? replay(launch) : have_compiled(launch);
+    return find(launch, key) == FRESH ? replay(launch) : have_compiled(launch);
 }
 
 /* The command line of a launch that is only asked about, after what is said of it first. */
@@ -202,15 +201,14 @@ static int print_plan(struct launch *launch)
     FREED const char **gres = calloc((size_t)launch->argc, sizeof *gres);
     if (gres == NULL || !read_question(launch, gres))
         return NO_PLAN;
-    struct cache where;
-    if (find(launch, &where, key) != FRESH)
+    if (find(launch, key) != FRESH)
         return NO_PLAN;
     char seal[PLAN_KEY_DIGITS + 1];
     struct sha256 hash;
     sha256_begin(&hash);
     sha256_add(&hash, launch->plan.text, launch->plan.size);
     sha256_finish(&hash, seal);
-    return printf("%s  %s/%s.plan\n", seal, where.path, key) < 0 || fflush(stdout) != 0 ? FAILED : 0;
+    return printf("%s  %s/%s.plan\n", seal, launch->where.path, key) < 0 || fflush(stdout) != 0 ? FAILED : 0;
 }
 
 static int run(struct launch *launch)

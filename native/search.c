@@ -64,10 +64,29 @@ enum found find_plan(const struct search *search, const struct cache *own, struc
                      char key[PLAN_KEY_DIGITS + 1])
 {
     *where = system_cache();
-    if (find_in(search, where, (struct caller){.everybody = true}, plan, key) == FRESH)
-        return FRESH;
+    if (find_in(search, where, (struct caller){.everybody = true}, plan, key) == FRESH) {
+        if (!cache_is_passed_over(own, where, key))
+            return FRESH;
+        plan_free(plan);
+        *plan = (struct plan){0};
+    }
     *where = *own;
     return find_in(search, where, (struct caller){.everybody = false}, plan, key);
+}
+
+void give_up_plan(const struct plan *plan, const struct cache *where, const struct cache *own, int verbosity,
+                  const char *reason)
+{
+    struct plan_complaint complaint;
+    if (!where->is_systems) {
+        say_warning(verbosity, reason);
+        cache_discard(where, plan->key);
+        return;
+    }
+    plan_complain(&complaint, "%s/%s.plan: not used: %s (ask the administrator to compile it again: cdi-hpc compile --system)",
+                  where->path, plan->key, reason);
+    say_warning(verbosity, complaint.text);
+    cache_pass_over(own, plan->key);
 }
 
 void report(const struct plan *plan, int verbosity)

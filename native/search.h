@@ -21,9 +21,14 @@ enum found find_in(const struct search *search, const struct cache *cache, struc
                    char key[PLAN_KEY_DIGITS + 1]);
 
 /* Look in the system's cache and then in the user's. The plan is one to be freed if it is FRESH, and `where` says which
- * cache it is in. What keeps a plan from being used is said. */
+ * cache it is in. One of the system's that could not be applied is passed over. What keeps a plan from being used is said. */
 enum found find_plan(const struct search *search, const struct cache *own, struct plan *plan, struct cache *where,
                      char key[PLAN_KEY_DIGITS + 1]);
+
+/* A plan could not be applied, though nothing that it was made from has changed: say why, and see to it that a later launch
+ * does not try again. */
+void give_up_plan(const struct plan *plan, const struct cache *where, const struct cache *own, int verbosity,
+                  const char *reason);
 
 void say_warning(int verbosity, const char *text);
 void say_note(int verbosity, const char *text);

@@ -38,6 +38,7 @@ struct shim {
     struct profile profile;
     struct invocation invocation;
     struct plan plan;
+    struct cache where; /* the plan is */
 };
 
 /* Whether two texts are equal as far as both go. */
@@ -223,8 +224,7 @@ static int replay(struct shim *shim)
     case PLAN_STEP_FAILED: /* though nothing that the plan was made from has changed */
         if (getenv("CDI_HPC_COMPILED") != NULL) /* it was made this moment: Python knows no better */
             break;
-        say_warning(shim->verbosity, complaint.text);
-        cache_discard(&shim->extract.cache, shim->plan.key);
+        give_up_plan(&shim->plan, &shim->where, &shim->extract.cache, shim->verbosity, complaint.text);
         return without_us(shim);
     case PLAN_FAILED:
         break;
@@ -242,11 +242,10 @@ static bool key_of(const void *of, struct caller caller, char key[PLAN_KEY_DIGIT
 static int launch(struct shim *shim)
 {
     struct search search = {.verbosity = shim->verbosity, .launch = shim, .key = key_of};
-    struct cache where;
     char key[PLAN_KEY_DIGITS + 1];
     if (getcwd(shim->cwd, sizeof shim->cwd) == NULL)
         shim->cwd[0] = '\0';
-    if (find_plan(&search, &shim->extract.cache, &shim->plan, &where, key) != FRESH)
+    if (find_plan(&search, &shim->extract.cache, &shim->plan, &shim->where, key) != FRESH)
         return have_compiled(shim);
     if (shim->plan.program != NULL)
         return replay(shim);

@@ -3,7 +3,8 @@
 ``KEY.plan`` is a plan, ``KEY.TOKEN.stage`` its stage, ``KEY.lock`` what its compilers wait for, ``.KEY.TOKEN.plan`` and
 ``.KEY.TOKEN.stage`` are being written; ``image`` is a place for mounts. A plan is written whole, synced and renamed;
 its stage is there before. So whoever is killed leaves nothing that looks finished, and :meth:`PlanCache.collect` takes
-away what he left. ``KEY.extract`` is what the native programs have to know of the configuration.
+away what he left. ``KEY.extract`` is what the native programs have to know of the configuration, ``KEY.passed-over``
+their note that a plan of the system's can't be applied.
 
 A plan depends on its stage as on the files it was made from: what is cleaned away piece by piece in /tmp, or was not
 yet on disk when the power failed, makes it stale.
@@ -366,6 +367,6 @@ def _grace(name: str, of_stages: float) -> float:
     """For how many seconds something in the cache is left alone although no plan names it."""
     if name.startswith(".") or name.endswith(".lock"):
         return _WRITING_GRACE
-    if name.endswith((".stage", ".extract")):
+    if name.endswith((".stage", ".extract", ".passed-over")):
         return of_stages
     return math.inf

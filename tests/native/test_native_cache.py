@@ -108,6 +108,44 @@ def test_a_plan_of_the_systems_is_for_everybody(cache, programs, tmp_path):
     assert "others have access to it" in system_is_open.stderr
 
 
+@pytest.mark.root
+def test_a_plan_of_the_systems_that_can_not_be_applied_gives_way_to_the_users_own(cache, programs, tmp_path):
+    user = {"user": 12345, "group": 12345}
+    system = programs.system_cache
+    shutil.rmtree(system, ignore_errors=True)
+    system.mkdir(mode=0o755)
+    key = cache.key(LAUNCH, "--print-system-key")
+    plan, note = system / f"{key}.plan", cache.directory / f"{key}.passed-over"
+    own = cache.directory / f"{cache.key(LAUNCH, **user)}.plan"
+    os.chown(cache.runtime, 12345, 12345)
+    for directory in (system.parent, *system.parent.parents, tmp_path):
+        directory.chmod(directory.stat().st_mode | 0o055)
+
+    def compile_for_all(*steps: wire.Record) -> None:
+        plan.write_bytes(wire.encode(wire.WirePlan(key, 0, 0, None, (HOST_ROOT, *steps))))
+        plan.chmod(0o644)
+
+    try:
+        compile_for_all(wire.Bind("/no/such", "/mnt"))
+        failed, later = cache.start(LAUNCH, **user), cache.start(LAUNCH, **user)
+        assert failed.stdout.startswith("front <run> <--runner=python> </> <true>")
+        what = "not used: /mnt: can't bind /no/such there: No such file or directory"
+        fix = "ask the administrator to compile it again: cdi-hpc compile --system"
+        assert failed.stderr == f"cdi-hpc: warning: {plan}: {what} ({fix})\n"
+        assert later.stdout.startswith("front <run> <--compile-and-run> </> <true>")
+        assert later.stderr == ""
+        own.write_bytes(wire.encode(wire.WirePlan(own.stem, 12345, 12345, None, (HOST_ROOT,))))
+        os.chown(own, 12345, 12345)
+        assert is_fresh(cache.start(LAUNCH, **user))
+        assert (plan.exists(), note.exists()) == (True, True)
+        own.unlink()
+        os.utime(note, (0, 0))  # before the plan that is there now
+        compile_for_all()
+        assert is_fresh(cache.start(LAUNCH, **user))
+    finally:
+        shutil.rmtree(system)
+
+
 def test_only_root_writes_the_systems_plans(cache, programs):
     owner = os.geteuid() or 12345
     shutil.rmtree(programs.system_cache, ignore_errors=True)

@@ -122,7 +122,7 @@ def test_a_command_speaks_json_and_has_a_schema_or_there_is_a_reason(name: str):
 
 def test_specs_that_are_printed_are_those_of_the_cdi_schema(lab):
     done = lab.run(["cdi-hpc", "generate", "fuse", "kvm", "--format", "json"])
-    schema = json.loads((Path(cdi_hpc.cli.__file__).parent.parent / "schema.json").read_text("utf-8"))
+    schema = json.loads((Path(cdi_hpc.cli.__file__).parent.parent / "spec" / "schema.json").read_text("utf-8"))
     specs = json.loads(done.stdout)
     assert specs
     for spec in specs:

@@ -165,6 +165,7 @@ class ConfiguredSite(Site):
     """
 
     keeper: subprocess.Popen[str] | None = None
+    written = 0
 
     @property
     def nodes(self) -> Path:
@@ -220,6 +221,9 @@ class ConfiguredSite(Site):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o644)
+        # An image has whole seconds only, and the next one the same inode numbers.
+        self.written += 1
+        os.utime(path, (self.written, self.written))
 
     def _renew(self) -> None:
         if self.keeper is not None:

@@ -268,7 +268,7 @@ def _make_missing(tree: ContainerTree, path: str, *, is_directory: bool) -> None
         tree.make_directory(real_path)
     else:
         tree.make_directory(posixpath.dirname(real_path))
-        tree.put(real_path, StagedFile())
+        tree.put(real_path, StagedFile(is_mount_point=True))
 
 
 def _refuse_hidden(tree: ContainerTree, fitting: _Fitting) -> None:

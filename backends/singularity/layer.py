@@ -124,9 +124,13 @@ def _fill(made: Underlay, tree: ContainerTree, number: int, directory: str, top:
         elif present[name] == "link" and files is not None:
             made.stage.append(MakeLink(below, files.readlink(posixpath.join(here, name))))
         else:
-            made.stage.append(MakeDirectory(below) if present[name] == "directory" else MakeFile(below))
+            made.stage.append(_mount_point(below, is_directory=present[name] == "directory"))
             source = posixpath.join(region.source or "/", posixpath.join(here, name).lstrip("/"))
             made.binds.append((source, path))
+
+
+def _mount_point(path: str, *, is_directory: bool) -> StageEntry:
+    return MakeDirectory(path) if is_directory else MakeFile(path, is_mount_point=True)
 
 
 def _directories_between(staged: dict[str, Staged], directory: str) -> set[str]:

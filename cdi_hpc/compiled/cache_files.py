@@ -88,15 +88,19 @@ def fill_stage(place: str, stage: Sequence[StageEntry]) -> None:
         os.chmod(path, mode)
 
 
-def stage_origins(place: str) -> Iterator[wire.Origin]:
-    """What tells that a stage is whole: its directories, and the files that are more than mount points."""
+def stage_origins(place: str, stage: Sequence[StageEntry]) -> Iterator[wire.Origin]:
+    """What tells that a stage is whole: its directories, and the files that are more than mount points.
+
+    A file that is empty on purpose is content. A plan has thousands of mount points, which never show.
+    """
+    covered = {f"{place}/{entry.path}" for entry in stage if isinstance(entry, MakeFile) and entry.is_mount_point}
     for parent, _, names in os.walk(place):
         found = os.lstat(parent)
         yield wire.SameDirectory(parent, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
         for name in names:
             path = f"{parent}/{name}"
             found = os.lstat(path)
-            if stat.S_ISREG(found.st_mode) and found.st_size:
+            if stat.S_ISREG(found.st_mode) and path not in covered:
                 times = (found.st_mtime_ns, found.st_ctime_ns)
                 yield wire.SameFile(path, found.st_dev, found.st_ino, found.st_size, *times)
 

@@ -267,7 +267,7 @@ class PlanCache:
         try:
             if stage:
                 self._make_stage(key, token, stage)
-                records = [*cache_files.stage_origins(place), *records]
+                records = [*cache_files.stage_origins(place, stage), *records]
             data = wire.encode(wire.WirePlan(key, uid, gid, place if stage else None, tuple(records)))
             if seal is not None:
                 seal(hashlib.sha256(data).hexdigest())

@@ -325,7 +325,7 @@ def making(path: str, what: Staged) -> StageEntry:
     if isinstance(what, StagedDirectory):
         return MakeDirectory(path, what.mode)
     if isinstance(what, StagedFile):
-        return MakeFile(path, what.content, what.mode)
+        return MakeFile(path, what.content, what.mode, what.is_mount_point)
     if isinstance(what, StagedLink):
         return MakeLink(path, what.points_to)
     return assert_never(what)

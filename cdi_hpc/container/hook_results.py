@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cdi_hpc.container.tree import ContainerTree, StagedDirectory
 from cdi_hpc.plan import Action, Directory, Symlink, WriteFile
+from cdi_hpc.spec.decode import shorten
 from cdi_hpc.spec.model import Origin
 
 #: Paths that a summary names.
@@ -57,13 +58,13 @@ def _action(written: Written, tree: ContainerTree, origin: Origin) -> Iterator[A
     if stat.S_ISDIR(written.st_mode):
         yield from _directory(written, mode, tree, origin)
     elif written.is_whiteout:
-        raise NotKeptError(f"it removes {path!r} from the image, which can't be shown")
+        raise NotKeptError(f"it removes {shorten(path)} from the image, which can't be shown")
     elif stat.S_ISREG(written.st_mode):
         yield WriteFile(path, written.data, mode, origin)
     elif stat.S_ISLNK(written.st_mode):
         yield Symlink(path, written.data.decode("utf-8", "surrogateescape"), origin)
     else:
-        raise NotKeptError(f"it makes {path!r}, which is neither a file, a link nor a directory")
+        raise NotKeptError(f"it makes {shorten(path)}, which is neither a file, a link nor a directory")
 
 
 def _directory(written: Written, mode: int, tree: ContainerTree, origin: Origin) -> Iterator[Action]:
@@ -71,9 +72,9 @@ def _directory(written: Written, mode: int, tree: ContainerTree, origin: Origin)
     if entry is None or entry.kind != "directory":
         yield Directory(path, mode, origin)
     elif written.is_whiteout:
-        raise NotKeptError(f"it removes what the image has in {path!r}, which can't be shown")
+        raise NotKeptError(f"it removes what the image has in {shorten(path)}, which can't be shown")
     elif isinstance(entry.staged, StagedDirectory) and entry.staged.mode & 0o777 != mode:
-        raise NotKeptError(f"it changes the mode of {path!r} to {mode:o}, which can't be shown")
+        raise NotKeptError(f"it changes the mode of {shorten(path)} to {mode:o}, which can't be shown")
 
 
 def summary(actions: Sequence[Action]) -> str:
@@ -81,5 +82,5 @@ def summary(actions: Sequence[Action]) -> str:
     paths = [action.path for action in actions if isinstance(action, (WriteFile, Symlink, Directory))]
     if not paths:
         return "it wrote nothing into the container"
-    shown = ", ".join(paths[:_MOST_SHOWN])
+    shown = ", ".join(shorten(path)[1:-1] for path in paths[:_MOST_SHOWN])
     return f"it wrote {shown}" + (f" and {len(paths) - _MOST_SHOWN} more" if len(paths) > _MOST_SHOWN else "")

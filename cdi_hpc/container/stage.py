@@ -151,7 +151,7 @@ def _bind(action: Bind, assembly: Assembly) -> None:
         tree.make_directory(target)
     elif entry is None:
         tree.make_directory(posixpath.dirname(target))
-        tree.put(target, StagedFile())
+        tree.put(target, StagedFile(is_mount_point=True))
     elif (entry.kind == "directory") != wants_directory:
         found = "a directory" if entry.kind == "directory" else "not a directory"
         raise CdiError(

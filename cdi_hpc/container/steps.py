@@ -24,11 +24,12 @@ class MakeDirectory:
 
 @dataclass(frozen=True)
 class MakeFile:
-    """A new regular file."""
+    """A new regular file. What is in a mount point's never shows."""
 
     path: str
     content: bytes = b""
     mode: int = 0o644
+    is_mount_point: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,11 @@ class StagedDirectory:
 
 @dataclass(frozen=True)
 class StagedFile:
-    """A file that we write, or an empty mount point."""
+    """A file that we write, or an empty one that something is mounted over."""
 
     content: bytes = b""
     mode: int = 0o644
+    is_mount_point: bool = False
 
 
 @dataclass(frozen=True)

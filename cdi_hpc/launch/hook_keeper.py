@@ -15,13 +15,14 @@ import signal
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import Any, BinaryIO, Callable, NamedTuple, NoReturn
 
-from cdi_hpc.container.hook_results import Written
+from cdi_hpc.container.hook_results import NotKeptError, Written
 from cdi_hpc.container.steps import ROOT, MountOverlay, Step
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import hook_process, inheritance, kernel, runner
 from cdi_hpc.plan import RunHook
+from cdi_hpc.spec.decode import shorten
 
 #: Of the runtime specification that state and config.json follow.
 _OCI_VERSION = "1.0.2"
@@ -31,6 +32,11 @@ SCRATCH = "/tmp"  # noqa: S108 - nothing of anybody else's is there
 
 #: The container's root in the bundle.
 _ROOT = "rootfs"
+
+#: What can be kept of a hook: files and directories; bytes of a path, which has room below the cache's own directory
+#: then (PATH_MAX). Bytes in all: :data:`hook_process.MOST_BYTES`, as a file that is sparse has them.
+_MOST_ENTRIES = 10_000
+_LONGEST_PATH = 2048
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def _answer_of_child(answer: Callable[[], Answer]) -> Answer:
     os.close(writing)
     try:
         with open(reading, "rb") as stream:
-            return _decoded(stream.read())
+            return _decoded(stream)
     except BaseException:
         os.kill(child, signal.SIGKILL)
         raise
@@ -91,9 +97,8 @@ def _answer_and_leave(answer: Callable[[], Answer], writing: int) -> NoReturn:
         # The terminal's ^C is for the first of us to answer, and if he is killed nobody waits for the hook any more.
         os.setsid()
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        data = _encoded(_caught(answer))
         with open(writing, "wb") as stream:
-            stream.write(data)
+            stream.writelines(_encoded(_caught(answer)))
     finally:
         # Whatever happened, the parent goes on, not this copy of it.
         os._exit(0)
@@ -108,12 +113,21 @@ def _caught(answer: Callable[[], Answer]) -> Answer:
     except CdiError as error:
         return Answer(f"was not run: {'; '.join(map(str, error.problems))}")
     except OSError as error:
-        return Answer(f"was not run: {error.filename or 'system'}: {error.strerror}")
+        where = shorten(str(error.filename)) if error.filename else "system"
+        return Answer(f"was not run: {where}: {error.strerror}")
+    except MemoryError:
+        return _NO_MEMORY
+
+
+_NO_MEMORY = Answer("wrote more than there is memory for")
 
 
 def keep(hook: RunHook, work: Work) -> Answer:
     """Run a hook, and look at what it wrote, in a process of its own that ends with us."""
-    return _in_child(lambda: _kept(hook, work))
+    try:
+        return _in_child(lambda: _kept(hook, work))
+    except MemoryError:
+        return _NO_MEMORY
 
 
 def _kept(hook: RunHook, work: Work) -> Answer:
@@ -154,8 +168,10 @@ def _in_namespaces(hook: RunHook, work: Work) -> Answer:
     failure, said = hook_process.run(hook, bundle, _state(bundle))
     if failure:
         return Answer(failure, said)
-    written = tuple(each for place, upper in uppers for each in _found(place, upper))
-    return Answer("", said, written)
+    try:
+        return Answer("", said, tuple(_within_bounds(each for place, upper in uppers for each in _found(place, upper))))
+    except NotKeptError as error:
+        return Answer(f"did what can't be shown: {error}", said)
 
 
 def _close(writable: Sequence[str]) -> None:
@@ -175,22 +191,36 @@ def _close(writable: Sequence[str]) -> None:
         kernel.make_writable(f"{runner.STEPS_PREFIX}/{ROOT}{place}".rstrip("/"))
 
 
-def _found(place: str, upper: int) -> Iterator[Written]:
-    """What is in an upper directory, parents first."""
+def _within_bounds(found: Iterator[tuple[str, str, os.stat_result]]) -> Iterator[Written]:
+    """What was found, read; what is too much is not read, since a file of some pages can have any size."""
+    total = 0
+    for number, (path, here, status) in enumerate(found):
+        total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        if total > hook_process.MOST_BYTES:
+            raise NotKeptError(f"it writes more than {hook_process.MOST_BYTES >> 20} MiB")
+        if number >= _MOST_ENTRIES:
+            raise NotKeptError(f"it makes more than {_MOST_ENTRIES} files and directories")
+        yield _read(path, here, status)
+
+
+def _found(place: str, upper: int) -> Iterator[tuple[str, str, os.stat_result]]:
+    """What is in an upper directory, parents first: its path in the container and here, and its state."""
     top = f"/proc/self/fd/{upper}"
     waiting = [""]
     while waiting:
         directory = waiting.pop()
         for name in sorted(os.listdir(f"{top}{directory}")):
             below = f"{directory}/{name}"
-            written = _look(f"{place.rstrip('/')}{below}", f"{top}{below}")
-            if stat.S_ISDIR(written.st_mode):
+            path = f"{place.rstrip('/')}{below}"
+            if len(os.fsencode(path)) > _LONGEST_PATH:
+                raise NotKeptError(f"it makes {shorten(path)}, a path of more than {_LONGEST_PATH} bytes")
+            status = os.lstat(f"{top}{below}")
+            if stat.S_ISDIR(status.st_mode):
                 waiting.append(below)
-            yield written
+            yield path, f"{top}{below}", status
 
 
-def _look(path: str, here: str) -> Written:
-    status = os.lstat(here)
+def _read(path: str, here: str, status: os.stat_result) -> Written:
     if stat.S_ISREG(status.st_mode):
         with open(here, "rb") as stream:
             return Written(path, status.st_mode, stream.read())
@@ -244,17 +274,22 @@ def _state(bundle: str) -> bytes:
     return json.dumps(state).encode()
 
 
-def _encoded(answer: Answer) -> bytes:
-    written = [(each.path, each.st_mode, each.data.decode("latin-1"), each.is_whiteout) for each in answer.written]
-    return json.dumps([answer.failure, answer.said, written]).encode()
+def _encoded(answer: Answer) -> Iterator[bytes]:
+    """A line, and behind it what the files hold."""
+    written = [(each.path, each.st_mode, len(each.data), each.is_whiteout) for each in answer.written]
+    yield json.dumps([answer.failure, answer.said, written]).encode() + b"\n"
+    for each in answer.written:
+        yield each.data
 
 
-def _decoded(data: bytes) -> Answer:
-    if not data:
-        return Answer("was not run: what was to run it has been killed")
-    failure, said, written = json.loads(data)
-    return Answer(
-        failure,
-        said,
-        tuple(Written(path, mode, text.encode("latin-1"), is_whiteout) for path, mode, text, is_whiteout in written),
-    )
+def _decoded(stream: BinaryIO) -> Answer:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        return _KILLED
+    failure, said, written = json.loads(line)
+    found = tuple(Written(path, mode, stream.read(size), hidden) for path, mode, size, hidden in written)
+    is_whole = all(len(each.data) == size for each, (_, _, size, _) in zip(found, written))
+    return Answer(failure, said, found) if is_whole else _KILLED
+
+
+_KILLED = Answer("was not run: what was to run it has been killed")

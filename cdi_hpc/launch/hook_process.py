@@ -17,6 +17,9 @@ from cdi_hpc.site import hook_environment
 #: A hook writes into a container as root there would, and may change its root directory; nothing else.
 _CAPABILITIES = (kernel.CAP_DAC_OVERRIDE, kernel.CAP_SYS_CHROOT)
 
+#: Bytes that a hook may write: it ends up in a plan's stage. None of its files is larger; sparse ones count whole.
+MOST_BYTES = 64 << 20
+
 #: Bytes of a hook's output that are kept.
 _OUTPUT = 4096
 
@@ -56,6 +59,8 @@ def _failure(status: int | None, timeout: int) -> str:
     """What a wait(2) status tells; None: there is none."""
     if status is None:
         return f"has not ended in {timeout} s, and was killed"
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXFSZ:
+        return f"was ended: a file may have {MOST_BYTES >> 20} MiB"
     if os.WIFSIGNALED(status):
         return f"was ended by signal {os.WTERMSIG(status)}"
     code = os.WEXITSTATUS(status)
@@ -135,6 +140,7 @@ def _become(hook: RunHook, bundle: str, state: int, output: int) -> NoReturn:
         os.umask(0o022)
         _forget_signals()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _limit_files()
         kernel.keep_capabilities(_CAPABILITIES)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         os.execve(
@@ -144,6 +150,12 @@ def _become(hook: RunHook, bundle: str, state: int, output: int) -> NoReturn:
         os.write(2, f"it can't be executed: {error.strerror}\n".encode())
     finally:
         os._exit(_CANT_EXECUTE)
+
+
+def _limit_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    most = MOST_BYTES if hard == resource.RLIM_INFINITY else min(MOST_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 def _open_limit() -> int:

@@ -36,7 +36,7 @@ from cdi_hpc.container.tree import ContainerTree, StagedDirectory, is_software_d
 from cdi_hpc.errors import printable
 from cdi_hpc.host import Host
 from cdi_hpc.images.image_files import HostFiles, ImageFiles
-from cdi_hpc.launch import embedded, hook_keeper
+from cdi_hpc.launch import embedded, hook_keeper, hook_process
 from cdi_hpc.launch.image import OpenImage
 from cdi_hpc.launch.inheritance import INSIDE_VARIABLE
 from cdi_hpc.mountinfo import mount_points
@@ -46,8 +46,8 @@ from cdi_hpc.spec.model import ResolvedEdits
 from cdi_hpc.translation import running_hooks
 from cdi_hpc.witness import Witness
 
-#: How much a hook can write, in the words of tmpfs(5): it ends up in a plan's stage.
-_ROOM = "64m"
+#: How much a hook can write, in the words of tmpfs(5).
+_ROOM = f"{hook_process.MOST_BYTES >> 20}m"
 
 #: Lines of a hook's output that are repeated.
 _LINES = 20

@@ -300,7 +300,7 @@ def test_mount_points_of_the_users_own_binds_are_made(image):
     made = dressed(words, image)
     assert {"new/directory", "etc/hostname", "new/file"} <= staged(made)
     assert "n" not in staged(made)
-    assert MakeFile("stage/1/new/file") in made.steps
+    assert MakeFile("stage/1/new/file", is_mount_point=True) in made.steps
     assert command_line(made, words, image) == [*words[1:], "--", str(image)]
 
 

@@ -16,7 +16,7 @@ from compiled_launch import Site, front, runner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_hpc.compiled import wire
+from cdi_hpc.compiled import cache_files, wire
 from cdi_hpc.compiled.cache_place import CacheError, UntrustedCacheError, user_directory
 from cdi_hpc.compiled.plan_cache import PlanCache
 from cdi_hpc.config import CacheBounds
@@ -227,6 +227,15 @@ def cache(tmp_path) -> PlanCache:
 
 def written(cache: PlanCache, stage: tuple = STAGE) -> str:
     return cache.write(KEY, (os.geteuid(), os.getegid()), [ROOT], stage)
+
+
+def test_every_file_of_a_stage_is_remembered_but_mount_points(tmp_path):
+    stage = (MakeDirectory("1"), MakeFile("1/full", b"x"), MakeFile("1/empty"), MakeFile("1/over", is_mount_point=True))
+    place = str(tmp_path / "stage")
+    cache_files.fill_stage(place, stage)
+    found = cache_files.stage_origins(place, stage)
+    files = {os.path.relpath(origin.path, place) for origin in found if isinstance(origin, wire.SameFile)}
+    assert files == {"1/full", "1/empty"}
 
 
 @pytest.mark.parametrize("mask", [0, 0o77, 0o777])

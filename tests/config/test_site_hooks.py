@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -104,6 +105,18 @@ def test_a_later_launch_shows_the_same_and_runs_nothing(site, vendor):
     assert later == [first, first], done.stderr
 
 
+@pytest.mark.parametrize("name", ["empty", "full"])
+def test_what_a_hook_wrote_is_not_another_if_somebody_changes_it_where_it_is_kept(site, vendor, name):
+    allow(site)
+    script(vendor / "setup", "#!/bin/sh\n: >rootfs/etc/empty; echo x >rootfs/etc/full\n")
+    site.spec(hooks=[hook("setup")], mounts=[{"hostPath": "/etc/hostname", "containerPath": "/opt/hostname"}])
+    words = f"{' '.join(ASK)} {site.image} cat /etc/empty /etc/full"
+    launch, warm = f"cdi-hpc run {words}", f"CDI_HPC_PYTHON_FRONT=/bin/false {RUNNER} {words}"
+    change = f"echo changed >$(find {site.top}/run/cdi-hpc -path '*/etc/{name}')"
+    done = site.play(f"{launch}; {warm}; {change}; {warm} || echo stale; {launch}")
+    assert done.stdout.splitlines() == ["x", "x", "stale", "x"], done.stderr
+
+
 def test_a_changed_program_is_run_again(site, vendor):
     allow(site)
     script(vendor / "setup", "#!/bin/sh\necho old >rootfs/etc/made\n")
@@ -165,6 +178,19 @@ FAILURES = [
     ("mount -t tmpfs none rootfs/opt", {}, "/srv/bin/setup failed with exit status"),
     ("echo x >rootfs/dev/made", {}, "Read-only file system"),
     ("head -c 100M /dev/zero >rootfs/etc/large", {}, "No space left on device"),
+    ("exec truncate -s 3G rootfs/etc/large", {}, "/srv/bin/setup was ended: a file may have 64 MiB"),
+    ("for i in 1 2 3; do truncate -s 30M rootfs/etc/large$i; done", {}, "can't be shown: it writes more than 64 MiB"),
+    (
+        "mkdir rootfs/etc/many; cd rootfs/etc/many; seq 10001 | xargs touch",
+        {},
+        "can't be shown: it makes more than 10000 files and directories",
+    ),
+    (
+        "cd rootfs/etc; n=$(printf %0200d 0); for i in 1 2 3 4 5 6 7 8 9 10 11; do mkdir $n; cd $n; done",
+        {},
+        "00000...', a path of more than 2048 bytes",
+    ),
+    ("cd rootfs/etc; n=$(printf %0200d 0); mkdir $n; cd $n; mkfifo pipe", {}, "...', which is neither a file, a link"),
     ("echo 1 >/proc/sys/kernel/panic", {}, "/srv/bin/setup failed with exit status"),
 ]
 
@@ -183,6 +209,17 @@ def test_a_hook_that_fails_stops_the_launch_or_is_a_warning_and_nothing_of_it_st
     done = site.run(*ASK, command="ls /etc/half || echo none")
     assert done.stdout == "none\n"
     assert said in done.stderr
+
+
+def test_what_a_hook_wrote_is_kept_byte_for_byte_up_to_the_limit(site, vendor):
+    allow(site)
+    data = bytes(range(256)) * 4096
+    (vendor / "data").write_bytes(data)
+    (vendor / "data").chmod(0o644)
+    script(vendor / "setup", "#!/bin/sh\ncp /srv/bin/data rootfs/etc/data; truncate -s 60M rootfs/etc/sparse\n")
+    site.spec(hooks=[hook("setup")])
+    done = site.run(*ASK, command="sha256sum </etc/data; stat -c %s /etc/sparse")
+    assert done.stdout.split() == [hashlib.sha256(data).hexdigest(), "-", str(60 << 20)], done.stderr
 
 
 def test_what_a_hook_leaves_behind_ends_with_it(site, vendor):

@@ -143,7 +143,7 @@ def test_mounts_come_in_their_order_after_the_image(image, tmp_path):
     assert found[1:] == [
         BindHost(str(tmp_path), "root/etc"),
         MountNew("tmpfs", "none", "root/usr", ("nosuid",), ("size=1m",)),
-        MakeFile("root/usr/n"),
+        MakeFile("root/usr/n", is_mount_point=True),
         MakeDirectory("root/usr/x"),
         MakeLink("root/usr/x/y", "x"),
         BindHost("/dev/null", "root/usr/n", recursive=False),

@@ -15,7 +15,7 @@ from cdi_hpc.plan import Bind, CudaCompat, MountFilesystem, Note, SetEnv, Symlin
 from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "v/c=d", "devices[0]")
-DIRECTORY, EMPTY = StagedDirectory(), StagedFile()
+DIRECTORY, EMPTY = StagedDirectory(), StagedFile(is_mount_point=True)
 
 
 @pytest.fixture

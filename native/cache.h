@@ -13,6 +13,7 @@ struct cache {
     uid_t owner;
     mode_t others; /* mode bits that the directory must not have */
     bool is_systems;
+    bool is_told_by_front; /* Python is asked in any case, and says what is wrong with it */
 };
 
 /* The caller's own, where no file says otherwise: $CDI_HPC_CACHE_DIRECTORY; $XDG_RUNTIME_DIR/cdi-hpc if that directory is

@@ -47,14 +47,24 @@ static enum found find_extract(struct extract *extract, bool users_too)
     return find_in(&search, &extract->cache, (struct caller){.everybody = false}, &extract->plan, key);
 }
 
+/* Where Python says that it is, for this launch alone. */
+static void go_elsewhere(struct cache *cache)
+{
+    const char *told = getenv(EXTRACT_VARIABLE);
+    if (told != NULL && told[0] == '/' && getenv("CDI_HPC_COMPILED") != NULL)
+        cache_set_path(cache, told);
+}
+
 void extract_read(struct extract *extract)
 {
     bool users_too = user_has_directory();
     extract->cache = user_cache();
     if (!users_too && !is_there(SITE_DIRECTORY))
         return;
+    go_elsewhere(&extract->cache);
     if (find_extract(extract, users_too) != FRESH) {
         extract->state = CONFIGURED_SOMEHOW;
+        extract->cache.is_told_by_front = true;
         return;
     }
     extract->state = CONFIGURED;

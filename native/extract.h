@@ -6,6 +6,9 @@
 
 #include "cache.h"
 
+/* Where it is, if Python has compiled a plan this moment and could not leave it where it is looked for first. */
+#define EXTRACT_VARIABLE "CDI_HPC_EXTRACT_IN"
+
 enum configured {
     NOT_CONFIGURED, /* there are no files: every key has its default */
     CONFIGURED,

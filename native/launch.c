@@ -1,6 +1,7 @@
 #include "launch.h"
 
 #include "closed.h"
+#include "extract.h"
 #include "front.h"
 #include "say.h"
 
@@ -16,7 +17,7 @@ extern char **environ;
 
 /* Variables between us and the Python front; no business of the command's. */
 static const char *const private_names[] = {
-    "CDI_HPC_COMPILED", INSIDE_VARIABLE, "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY",
+    "CDI_HPC_COMPILED", EXTRACT_VARIABLE, INSIDE_VARIABLE, "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY",
 };
 
 static bool has_name(const char *assignment, const char *name, size_t length)

@@ -49,7 +49,7 @@ enum found find_in(const struct search *search, const struct cache *cache, struc
     snprintf(name, sizeof name, "%s.%s", key, search->suffix == NULL ? "plan" : search->suffix);
     CLOSED int fd = cache_open_file(cache, name, &complaint);
     if (fd < 0) {
-        if (complaint.text[0] != '\0')
+        if (complaint.text[0] != '\0' && !cache->is_told_by_front)
             say_warning(search->verbosity, complaint.text);
         return MISSING;
     }

@@ -150,7 +150,7 @@ static bool find_profile(struct shim *shim)
     }
     struct plan_complaint complaint;
     CLOSED int fd = cache_open_file(&shim->extract.cache, name, &complaint);
-    if (fd < 0 && complaint.text[0] != '\0')
+    if (fd < 0 && complaint.text[0] != '\0' && !shim->extract.cache.is_told_by_front)
         say_warning(shim->verbosity, complaint.text);
     return take_profile(shim, fd);
 }

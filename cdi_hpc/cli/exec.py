@@ -19,9 +19,8 @@ from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.progress import progress
 from cdi_hpc.compiled import extract
 from cdi_hpc.compiled.cache_key import LauncherLaunch
-from cdi_hpc.compiled.cache_place import CacheError, UntrustedCacheError
+from cdi_hpc.compiled.cache_place import CacheError
 from cdi_hpc.compiled.plan_cache import PlanCache, user_cache
-from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import inheritance, kernel, launcher, launcher_options, native, process, profile, squashfs
 from cdi_hpc.launch.launcher_options import DEVICES_VARIABLE
@@ -75,14 +74,14 @@ class _Wanted(NamedTuple):
     Attributes:
         devices: a comma list, "" for none.
         by_default: nobody has asked for them but the configuration.
-        configuration: what is configured.
+        kept: what is configured.
         wrong: why that is not known.
 
     """
 
     devices: str
     by_default: bool
-    configuration: Configuration | None = None
+    kept: extract.Kept | None = None
     wrong: CdiError | None = None
 
     def __bool__(self) -> bool:
@@ -95,10 +94,10 @@ def _wanted(backend: Backend, environ: Mapping[str, str]) -> _Wanted:
     devices = "" if named == NOTHING else named
     try:
         # The native program looks there the next time; without it, nobody does.
-        found = extract.keep(environ) if RUNNER_VARIABLE in environ else load_configuration(environ)
+        kept = extract.keep(environ) if RUNNER_VARIABLE in environ else extract.Kept(load_configuration(environ))
     except CdiError as error:
         return _Wanted(devices, not named, wrong=error)
-    return _Wanted(devices if named else default_devices(found, backend.name), not named, found)
+    return _Wanted(devices if named else default_devices(kept.configuration, backend.name), not named, kept)
 
 
 def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_run: bool) -> int:
@@ -108,9 +107,11 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
     environ = inheritance.command_environment()
     backend = backends.for_command(found.command)
     wanted = _wanted(backend, os.environ)
+    if wanted.kept is not None and wanted.kept.lost is not None:
+        reporter.warn(wanted.kept.lost)
     if not wanted and not any(map(launcher_options.may_be_ours, words)):
         launcher.become_bare(found, words, environ)
-    cache = _cache(wanted.configuration, reporter) if wanted.configuration else None
+    cache = _cache(wanted.kept, reporter) if wanted.kept else None
     with progress(f"asking {name} what it can do", wanted=reporter.level >= 0):
         known = profile.obtain(backend, found, cache.directory if cache else None)
     in_order = launcher_options.in_order(known, environ)
@@ -129,17 +130,16 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
     prepared = None
     # Without a profile on disk, the native program could not read the command line again.
     if compile_and_run and profile.kept(backend, found, cache.directory) is not None:
-        prepared = _compile_and_become(request, words, cache, environ, reporter)
+        prepared = _compile_and_become(request, words, cache, environ, reporter, wanted.kept)
     return squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared, reporter.telling()))
 
 
-def _cache(configuration: Configuration, reporter: Reporter) -> PlanCache | None:
+def _cache(kept: extract.Kept, reporter: Reporter) -> PlanCache | None:
     """The user's cache, None if there can't be one."""
     try:
-        return user_cache(os.environ, configuration)
+        return user_cache(os.environ, kept.configuration)
     except CacheError as error:
-        # The native shim has looked there, and said it.
-        if RUNNER_VARIABLE not in os.environ or not isinstance(error, UntrustedCacheError):
+        if RUNNER_VARIABLE not in os.environ or kept.is_news(error):
             reporter.warn(error)
         return None
 
@@ -171,7 +171,12 @@ def _run_in_passing(request: launcher.Request, environ: Mapping[str, str], repor
 
 
 def _compile_and_become(
-    request: launcher.Request, words: tuple[str, ...], cache: PlanCache, environ: Mapping[str, str], reporter: Reporter
+    request: launcher.Request,
+    words: tuple[str, ...],
+    cache: PlanCache,
+    environ: Mapping[str, str],
+    reporter: Reporter,
+    kept: extract.Kept | None,
 ) -> launcher.Prepared | None:
     """Become the native shim with a plan that is there now.
 
@@ -195,4 +200,5 @@ def _compile_and_become(
     except ChangedError as error:
         reporter.note(f"no plan was made: {error}")
         return None
-    return become(program, words, {native.COMPILED_VARIABLE: key}, name=request.launcher.typed)
+    variables = {native.COMPILED_VARIABLE: key, **(kept.variables if kept else {})}
+    return become(program, words, variables, name=request.launcher.typed)

@@ -14,7 +14,7 @@ from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.progress import progress
 from cdi_hpc.compiled import extract
 from cdi_hpc.compiled.cache_key import Launch
-from cdi_hpc.compiled.cache_place import CacheError, UntrustedCacheError
+from cdi_hpc.compiled.cache_place import CacheError
 from cdi_hpc.compiled.plan_cache import user_cache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
@@ -108,19 +108,21 @@ def _compile_and_become(launch: Launch, words: Sequence[str], reporter: Reporter
     if program is None:
         return
     real = replace(launch, image=os.path.realpath(launch.image))
+    kept = extract.keep(os.environ)
+    if kept.lost is not None:
+        reporter.warn(kept.lost)
     try:
-        cache = user_cache(os.environ, extract.keep(os.environ))
+        cache = user_cache(os.environ, kept.configuration)
         with progress(f"preparing the launch: {launch.image}", wanted=reporter.level >= 0):
             key = native.compile_launch(real, cache, os.environ, reporter, since=inheritance.process_start())
-    except UntrustedCacheError:
-        return  # the native runner has looked there, and said it
     except CacheError as error:
-        reporter.warn(error)
+        if kept.is_news(error):
+            reporter.warn(error)
         return
     except (ChangedError, native.UnreadableImageError, native.JobsOwnPlanError) as error:
         reporter.note(f"no plan was made: {error}")
         return
-    become(program, words, {native.COMPILED_VARIABLE: key})
+    become(program, words, {native.COMPILED_VARIABLE: key, **kept.variables})
 
 
 def _hooks_of(planned: Planned, host: LiveHost, reporter: Reporter) -> Callable[[Plan, OpenImage], Plan]:

@@ -13,14 +13,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from cdi_hpc import backends, config
 from cdi_hpc.compiled import wire
 from cdi_hpc.compiled.cache_key import Caller, extract_key
-from cdi_hpc.compiled.cache_place import ACCOUNTS, CacheError, asks_for_account, first_directory
+from cdi_hpc.compiled.cache_place import (
+    ACCOUNTS,
+    SYSTEM_DIRECTORY,
+    CacheError,
+    UntrustedCacheError,
+    asks_for_account,
+    first_directory,
+)
 from cdi_hpc.compiled.compile import origins
 from cdi_hpc.compiled.plan_cache import PlanCache, user_cache
 from cdi_hpc.config import Configuration
+from cdi_hpc.errors import Problem
 from cdi_hpc.planning import default_devices
 from cdi_hpc.witness import ChangedError, Recorder, Witness
 
@@ -28,10 +37,40 @@ from cdi_hpc.witness import ChangedError, Recorder, Witness
 _HOST = wire.Bind("/", "/")
 
 
-def keep(environ: Mapping[str, str]) -> Configuration:
-    """Leave one for this user where the native programs look; returns the configuration.
+#: Tells the native programs, for a launch that has just been compiled, where its extract is.
+DIRECTORY_VARIABLE = "CDI_HPC_EXTRACT_IN"
 
-    That it can't be kept is no reason not to launch: where plans can't be kept either, it is said then.
+
+@dataclass(frozen=True)
+class Kept:
+    """What is configured, and what became of its extract.
+
+    Attributes:
+        elsewhere: the directory where it was left, if that is not where the native programs look first.
+        lost: why it could not be left there, if there is one: they don't say so.
+
+    """
+
+    configuration: Configuration
+    elsewhere: str = ""
+    lost: Problem | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """For the native program that goes on with this launch."""
+        return {DIRECTORY_VARIABLE: self.elsewhere} if self.elsewhere else {}
+
+    def is_news(self, error: CacheError) -> bool:
+        """Whether it has not been said that plans can't be kept there: by who had this, or by the native program."""
+        if self.lost is not None and error.problems[0].where == self.lost.where:
+            return False
+        return not isinstance(error, UntrustedCacheError) or self.lost is not None
+
+
+def keep(environ: Mapping[str, str]) -> Kept:
+    """Leave one for this user where the native programs look, or else where his plans are.
+
+    That it can't be kept is no reason not to launch.
 
     Raises:
         CdiError: the configuration is wrong.
@@ -40,15 +79,39 @@ def keep(environ: Mapping[str, str]) -> Configuration:
     recorder = Recorder()
     loaded = config.load(environ, os.geteuid(), recorder)
     if not any(map(os.path.lexists, (config.SITE_DIRECTORY, config.user_directory(environ)))):
-        return loaded.configuration
+        return Kept(loaded.configuration)
     keys = [*_devices(loaded.configuration), *_directory(loaded.configuration, environ, recorder)]
     directory, is_chosen = first_directory(environ, os.geteuid())
     caller = Caller.present()
-    with contextlib.suppress(CacheError, ChangedError):
+    try:
         records = (*origins(recorder.states()), *keys, _HOST)
-        cache = PlanCache(directory, is_chosen=is_chosen)
-        cache.write_extract(extract_key(caller, environ), (caller.uid, caller.gid), records)
-    return loaded.configuration
+    except ChangedError:
+        return Kept(loaded.configuration)
+    extract = (extract_key(caller, environ), (caller.uid, caller.gid), records)
+    try:
+        PlanCache(directory, is_chosen=is_chosen).write_extract(*extract)
+    except CacheError as error:
+        lost = None if _systems_serves(environ) else _lost(error)
+    else:
+        return Kept(loaded.configuration)
+    with contextlib.suppress(CacheError):  # who needs a plan will say so
+        cache = user_cache(environ, loaded.configuration)
+        cache.write_extract(*extract)
+        return Kept(loaded.configuration, cache.directory, lost)
+    return Kept(loaded.configuration, lost=lost)
+
+
+def _systems_serves(environ: Mapping[str, str]) -> bool:
+    """Whether root has left one for a user who has no configuration of his own."""
+    systems = f"{SYSTEM_DIRECTORY}/{extract_key(None, {})}.extract"
+    return not os.path.lexists(config.user_directory(environ)) and os.path.exists(systems)
+
+
+def _lost(error: CacheError) -> Problem:
+    (problem,) = error.problems
+    _, _, reason = problem.what.partition(": ")
+    what = f"what is configured can't be noted there, so that each launch has to start Python: {reason}"
+    return Problem(problem.where, what, "set XDG_RUNTIME_DIR or CDI_HPC_CACHE_DIRECTORY, or have it removed")
 
 
 def keep_for_everybody(cache: PlanCache) -> None:

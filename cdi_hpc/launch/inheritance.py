@@ -13,7 +13,14 @@ from collections.abc import Iterator, Mapping
 INSIDE_VARIABLE = "CDI_HPC_INSIDE"
 
 #: Variables in which the front and the native runner tell each other things (native/launch.c has the same).
-PRIVATE_VARIABLES = ("CDI_HPC_COMPILED", INSIDE_VARIABLE, "CDI_HPC_NATIVE", "CDI_HPC_PYTHON_FRONT", "CDI_HPC_SAY")
+PRIVATE_VARIABLES = (
+    "CDI_HPC_COMPILED",
+    "CDI_HPC_EXTRACT_IN",
+    INSIDE_VARIABLE,
+    "CDI_HPC_NATIVE",
+    "CDI_HPC_PYTHON_FRONT",
+    "CDI_HPC_SAY",
+)
 
 
 def caller_environment() -> dict[str, str]:

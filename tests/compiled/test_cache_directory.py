@@ -62,6 +62,36 @@ def test_the_variable_counts_more_and_needs_no_configuration(user):
     assert not user.cache.exists()
 
 
+def count_fronts(user: User) -> Path:
+    """A file with one line for each time that Python was started."""
+    front, counted = user.top / "front", user.top / "fronts"
+    front.write_text(f'#!/bin/sh\necho "$1" >>{counted}\nexec cdi-hpc "$@"\n')
+    front.chmod(0o755)
+    user.env["CDI_HPC_PYTHON_FRONT"] = str(front)
+    return counted
+
+
+LAUNCHES = [(*RUN, "IMAGE", *SAY), ("ch-run", "--device", ONE, "IMAGE", "--", *SAY), ("ch-run", "IMAGE", "--", *SAY)]
+
+
+@pytest.mark.parametrize("line", LAUNCHES)
+@pytest.mark.parametrize("directory", ["cache: {directory: TOP/mine}", ""])
+def test_where_the_first_directory_can_not_be_used_python_is_started_once_and_says_why(user, line, directory):
+    default = f"launchers: {{charliecloud: {{devices: {ONE}}}}}\n"
+    user.configure(default + directory.replace("TOP", str(user.top)))
+    user.cache.mkdir()
+    user.cache.chmod(0o770)
+    counted = count_fronts(user)
+    what = "what is configured can't be noted there, so that each launch has to start Python: others have access to it"
+    fix = "set XDG_RUNTIME_DIR or CDI_HPC_CACHE_DIRECTORY, or have it removed"
+    for number in (1, 2):
+        done = user.do(*(user.image if word == "IMAGE" else word for word in line))
+        assert (done.returncode, done.stdout) == (0, "one\n")
+        assert done.stderr == f"cdi-hpc: warning: {user.cache}: {what} (chmod 700 it) ({fix})\n"
+        assert len(counted.read_text().splitlines()) == number
+    assert len(plans(user.top / "mine")) == (1 if directory else 0)
+
+
 @pytest.mark.parametrize("value", ["plans", "~/plans", "/tmp/{user}"])
 @pytest.mark.parametrize(
     "command", [(*RUN, "IMAGE", "true"), ("cdi-hpc", "cache", "list"), ("cdi-hpc", "config", "show")]

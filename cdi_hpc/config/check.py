@@ -6,18 +6,21 @@ and the doctor say it; a launch does not ask.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from cdi_hpc import trusted_program
 from cdi_hpc.config.settings import Setting
 from cdi_hpc.config.values import Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.site import aliases, identity, policy
-from cdi_hpc.site.globs import TextPattern
+from cdi_hpc.site.globs import TextPattern, path_pattern
 from cdi_hpc.site.policy import Category, HookRule, Policy, Rule, Subject
 from cdi_hpc.spec import request
+from cdi_hpc.spec.decode import shorten
 from cdi_hpc.spec.model import Hook
 from cdi_hpc.spec.registry import DEFAULT_DIRECTORIES, Registry
 
@@ -39,6 +42,7 @@ def doubts(configuration: Configuration, settings: Settings, registry: Registry)
         *_unknown_names(rules),
         *_idle_rules(rules),
         *_idle_hook_rules(rules),
+        *_untrusted_programs(rules),
         *_missing_devices(configuration, settings, registry),
     )
     return [*dict.fromkeys(found)]
@@ -90,6 +94,36 @@ def _unresolved(devices: Iterable[str], where: object, registry: Registry) -> It
             request.resolve([device], registry)
         except CdiError as error:
             yield from (Problem(str(where), f"{each.where}: {each.what}", each.fix) for each in error.problems)
+
+
+def _untrusted_programs(rules: Policy) -> Iterator[Problem]:
+    """Programs that a rule has run, and that are never run because others could put their own there."""
+    for rule in rules.hooks:
+        if rule.verdict != "run":
+            continue
+        for path in _programs(rule.path.text):
+            complaint = trusted_program.complaint(os.path.realpath(path))
+            if complaint:
+                what = f"the rule has {shorten(path)} run, which is refused: {complaint}"
+                yield Problem(str(rule.where), what, "chown it to root and chmod go-w, or name another program")
+
+
+def _programs(pattern: str) -> list[str]:
+    """What a pattern names, or what is there in the one directory that it names. Others may lead all over the disk."""
+    directory, _, name = pattern.rpartition("/")
+    if set("*?[") & set(directory):
+        return []
+    if not set("*?[") & set(name):
+        return [pattern]
+    wanted = path_pattern(pattern)
+    with contextlib.suppress(OSError), os.scandir(directory or "/") as entries:
+        paths = sorted(f"{directory}/{each.name}" for each in entries if not each.is_dir())
+        return [path for path in paths if wanted.matches(path)][:_MOST_PROGRAMS]
+    return []
+
+
+#: Programs of a directory that are looked at.
+_MOST_PROGRAMS = 100
 
 
 # Rules that decide nothing --------------------------------------------------------------------------------------------

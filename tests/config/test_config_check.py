@@ -194,3 +194,20 @@ def test_the_doctor_says_it_too(lab, tmp_path):
     shown = lab.run(["cdi-hpc", "doctor"], env={"XDG_CONFIG_HOME": str(tmp_path)}).stdout
     (line,) = [line for line in shown.splitlines() if "no.such/kind" in line]
     assert line.split()[:2] == ["warning", "configuration"]
+
+
+def test_a_program_that_a_rule_has_run_and_nobody_believes_is_named(tmp_path: Path):
+    for name, mode in (("one", 0o777), ("two", 0o644)):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(mode)
+    for pattern, names in ((tmp_path / "*", ["one", "two"]), (tmp_path / "t*", ["two"]), (tmp_path / "no", ["no"])):
+        found = said(f"hooks: {{rules: [{{path: '{pattern}', action: run}}]}}")
+        assert [each.partition(" run, which is refused: ")[0].rpartition("/")[2] for each in found] == [
+            f"{name}'" for name in names
+        ]
+        assert all(each.startswith("c.yaml:1:17: hooks.rules[0]: the rule has ") for each in found)
+
+
+@pytest.mark.parametrize("pattern", ["/bin/sh", "/usr/bin/dash", "/usr/*/*", "/nowhere/*", "/**"])
+def test_programs_of_roots_and_patterns_for_many_directories_are_no_doubt(pattern: str):
+    assert said(f"hooks: {{rules: [{{path: '{pattern}', action: run}}]}}") == []

@@ -3,11 +3,10 @@
 # shellcheck source=SCRIPTDIR/tree.sh
 . "${0%/*}/tree.sh"
 
-# furnish_builder [PACKAGE...]: what dpkg-buildpackage and rpmbuild call, what debian/control has in Build-Depends, and
-# the packages.
+# furnish_builder: what dpkg-buildpackage and rpmbuild call, and what debian/control has in Build-Depends.
 furnish_builder() {
     install_packages "$OUT" build-essential debhelper dh-python rpm file libslurm-dev \
-        python3 python3-yaml python3-jsonschema python3-pyelftools python3-click python3-rich "$@"
+        python3 python3-yaml python3-jsonschema python3-pyelftools python3-click python3-rich
     add_user
 }
 

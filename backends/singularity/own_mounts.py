@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cdi_hpc.container.steps import ROOT, BindHost, MakeDirectory, MakeFile, MountNew, Step
 from cdi_hpc.errors import CdiError
-from cdi_hpc.launch import runner
+from cdi_hpc.launch import inheritance, runner
 from cdi_hpc.plan import Bind, MountFilesystem
 
 
@@ -23,6 +23,7 @@ def are_possible() -> bool:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     status = 1
     try:
+        inheritance.let_go()
         runner.enter_namespaces()
         status = 0
     except CdiError:

@@ -97,6 +97,7 @@ def _answer_and_leave(answer: Callable[[], Answer], writing: int) -> NoReturn:
         # The terminal's ^C is for the first of us to answer, and if he is killed nobody waits for the hook any more.
         os.setsid()
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        inheritance.let_go(writing)
         with open(writing, "wb") as stream:
             stream.writelines(_encoded(_caught(answer)))
     finally:

@@ -10,7 +10,7 @@ import signal
 import time
 from typing import NoReturn
 
-from cdi_hpc.launch import kernel
+from cdi_hpc.launch import inheritance, kernel
 from cdi_hpc.plan import RunHook
 from cdi_hpc.site import hook_environment
 
@@ -135,7 +135,7 @@ def _become(hook: RunHook, bundle: str, state: int, output: int) -> NoReturn:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         for number, fd in enumerate((state, output, output)):
             os.dup2(fd, number)
-        os.closerange(3, _open_limit())
+        os.closerange(3, inheritance.open_limit())
         os.chdir(bundle)
         os.umask(0o022)
         _forget_signals()
@@ -156,10 +156,6 @@ def _limit_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     most = MOST_BYTES if hard == resource.RLIM_INFINITY else min(MOST_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
-
-def _open_limit() -> int:
-    return max(map(int, os.listdir("/proc/self/fd")), default=3) + 1
 
 
 def _forget_signals() -> None:

@@ -123,6 +123,7 @@ def overlay_is_refused(steps: Sequence[Step]) -> bool:
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     refused = False
     try:
+        inheritance.let_go()
         enter_namespaces()
         os.umask(0)
         Workspace().apply(steps)

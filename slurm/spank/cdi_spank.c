@@ -8,13 +8,14 @@
 #include "cache.h"
 #include "closed.h"
 #include "compiler.h"
-#include "handoff.h"
+#include "job_gpus.h"
 #include "plan.h"
 #include "request.h"
 #include "seals.h"
 #include "sha256.h"
 #include "site.h"
 #include "step_tree.h"
+#include "task_variables.h"
 
 #include <errno.h>
 #include <slurm/slurm.h>
@@ -36,10 +37,6 @@ int slurm_spank_init_failure_mode = ESPANK_JOB_FAILURE;
 #endif
 
 enum { FAILED_STATUS = 125, LONGEST_LIST = 16384 };
-
-/* Names of variables that were set in an environment which inner steps inherit, with = between them. */
-#define NAMES_VARIABLE "CDI_HPC_ENV_NAMES"
-#define PLAN_VARIABLE "CDI_HPC_PLAN"
 
 /* One process serves one step, or one command line. */
 static struct {
@@ -209,64 +206,15 @@ static bool read_ids(spank_t spank, uint32_t *step_id)
            spank_get_item(spank, S_JOB_STEPID, step_id) == ESPANK_SUCCESS;
 }
 
-/* Whether a GRES has a count, behind its last colon, that is not 0. */
-static bool counts_some(const char *gres)
-{
-    const char *count = memrchr(gres, ':', strcspn(gres, "(,"));
-    return count != NULL && strtoul(count + 1, NULL, 10) > 0;
-}
-
-/* Whether one of a node's GRES, "gpu:a100:2(IDX:0-1),nic:1(IDX:0)", is a GPU. */
-static bool lists_gpus(const char *gres)
-{
-    for (const char *found = gres; found != NULL && (found = strstr(found, "gpu:")) != NULL; found++)
-        if ((found == gres || found[-1] == ',') && counts_some(found))
-            return true;
-    return false;
-}
-
-#if SLURM_VERSION_NUMBER >= SLURM_VERSION_NUM(26, 5, 0)
-static uint32_t number_of(const job_info_t *job)
-{
-    return job->step_id.job_id;
-}
-
-static int load_job(job_info_msg_t **answer, uint32_t number)
-{
-    slurm_step_id_t id = SLURM_STEP_ID_INITIALIZER;
-    id.job_id = number;
-    return slurm_load_job(answer, id, SHOW_DETAIL);
-}
-#else
-static uint32_t number_of(const job_info_t *job)
-{
-    return job->job_id;
-}
-
-static int load_job(job_info_msg_t **answer, uint32_t number)
-{
-    return slurm_load_job(answer, number, SHOW_DETAIL);
-}
-#endif
-
-/* Whether the controller has given GPUs to the job on this node. Not in user_init: Slurm 26.05 holds a lock there that
- * talking to the controller takes, and slurmstepd ends. */
-static bool job_has_gpus(spank_t spank)
+/* Not in user_init: Slurm 26.05 holds a lock there that talking to the controller takes, and slurmstepd ends. */
+static bool ask_for_gpus(spank_t spank)
 {
     uint32_t number = 0;
-    job_info_msg_t *answer = NULL;
     bool has = false;
-    if (spank_get_item(spank, S_JOB_ID, &number) != ESPANK_SUCCESS ||
-        load_job(&answer, number) != SLURM_SUCCESS) {
-        plan_complain(&step.failure, "Slurm's controller does not say which GPUs the job has: %s", strerror(errno));
-        return false;
-    }
-    for (uint32_t i = 0; i < answer->record_count; i++) {
-        const job_info_t *job = &answer->job_array[i];
-        if (number_of(job) == number && step.job.node < job->gres_detail_cnt)
-            has = lists_gpus(job->gres_detail_str[step.job.node]);
-    }
-    slurm_free_job_info_msg(answer);
+    if (spank_get_item(spank, S_JOB_ID, &number) != ESPANK_SUCCESS)
+        plan_complain(&step.failure, "Slurm does not say which job this is");
+    else
+        job_gpus_ask(number, step.job.node, &has, &step.failure);
     return has;
 }
 
@@ -292,7 +240,7 @@ static void prepare_step(spank_t spank)
     else if (make_user_cache(&step.site, step.job, &step.failure) && mode_of_step() == MOUNTS)
         step_tree_prepare(&step.tree, &step.failure);
     if (step.is_inherited && step.site.gpus_are_allocated && !has_failed())
-        step.job_has_gpus = job_has_gpus(spank);
+        step.job_has_gpus = ask_for_gpus(spank);
 }
 
 int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
@@ -370,69 +318,6 @@ static _Noreturn void fail(spank_t spank, struct plan_complaint *complaint)
     _exit(FAILED_STATUS);
 }
 
-/* A variable of the task, remembered for steps that are started in it and inherit it. */
-static bool set_variable(spank_t spank, const char *name, const char *value)
-{
-    char names[LONGEST_LIST];
-    if (spank_setenv(spank, name, value, 1) != ESPANK_SUCCESS)
-        return false;
-    if (spank_getenv(spank, NAMES_VARIABLE, names, sizeof names) != ESPANK_SUCCESS)
-        names[0] = '\0';
-    size_t used = strlen(names);
-    int more = snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? "=" : "", name);
-    return more > 0 && (size_t)more < sizeof names - used && spank_setenv(spank, NAMES_VARIABLE, names, 1) == ESPANK_SUCCESS;
-}
-
-/* A variable's value, or NULL. It is the caller's to free. */
-static char *read_variable(spank_t spank, const char *name)
-{
-    for (int size = 1024; size <= 1 << 20; size *= 4) {
-        char *value = malloc((size_t)size);
-        if (value == NULL)
-            return NULL;
-        spank_err_t error = spank_getenv(spank, name, value, size);
-        if (error == ESPANK_SUCCESS)
-            return value;
-        free(value);
-        if (error != ESPANK_NOSPACE)
-            return NULL;
-    }
-    return NULL;
-}
-
-/* Take back what an outer step's launchers were told. */
-static void forget_outer_handoff(spank_t spank)
-{
-    FREED char *lines = read_variable(spank, HANDOFF_VARIABLE);
-    char *rest = lines;
-    for (char *line; lines != NULL && (line = strsep(&rest, "\n")) != NULL;) {
-        char *ours = strchr(line, '=');
-        if (ours == NULL)
-            continue;
-        *ours++ = '\0';
-        FREED char *value = read_variable(spank, line);
-        if (value != NULL && handoff_remove(value, ours))
-            spank_setenv(spank, line, value, 1);
-        else if (value != NULL)
-            spank_unsetenv(spank, line);
-    }
-    spank_unsetenv(spank, HANDOFF_VARIABLE);
-}
-
-/* What an outer step has set is not this one's. */
-static void forget_outer_step(spank_t spank)
-{
-    char names[LONGEST_LIST];
-    forget_outer_handoff(spank);
-    if (spank_getenv(spank, NAMES_VARIABLE, names, sizeof names) != ESPANK_SUCCESS)
-        return;
-    char *rest = names;
-    for (char *name = strsep(&rest, "="); name != NULL; name = strsep(&rest, "="))
-        if (*name != '\0')
-            spank_unsetenv(spank, name);
-    spank_unsetenv(spank, NAMES_VARIABLE);
-}
-
 /* It may be another one than was found, of a step that has compiled it anew since. */
 static bool is_sealed(const struct plan *plan)
 {
@@ -481,20 +366,6 @@ static bool open_plan(struct plan *plan, struct plan_complaint *complaint)
     return false;
 }
 
-static bool set_planned_variables(spank_t spank, const struct plan *plan)
-{
-    struct plan_record record;
-    for (size_t cursor = 0; plan_next(plan, &cursor, &record);) {
-        if (record.kind != PLAN_ENV)
-            continue;
-        size_t length = strcspn(record.field[0], "=");
-        FREED char *name = strndup(record.field[0], length);
-        if (name == NULL || !set_variable(spank, name, record.field[0] + length + 1))
-            return false;
-    }
-    return true;
-}
-
 static void report_warnings(spank_t spank, const struct plan *plan)
 {
     struct plan_record record;
@@ -519,75 +390,12 @@ static bool enter_tree(spank_t spank, struct plan_complaint *complaint)
     good = good && step_tree_enter(&step.tree, &turn, &plan, complaint);
     if (good && turn.is_first)
         report_warnings(spank, &plan);
-    if (good && !set_planned_variables(spank, &plan)) {
+    if (good && !variables_set(spank, &plan)) {
         plan_complain(complaint, "the devices' variables can't be set");
         good = false;
     }
     plan_free(&plan);
     return good;
-}
-
-/* Variables of launchers ------------------------------------------------------------------------------------------- */
-
-/* What is between the items of a list that is a variable; NUL for a variable that is no list. */
-static char separator_of(const char *name)
-{
-    static const struct {
-        const char *end;
-        char separator;
-    } lists[] = {{"_BIND", ','}, {"_PATH", ':'}};
-    size_t length = strlen(name);
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
-        if (length > strlen(lists[i].end) && strcmp(name + length - strlen(lists[i].end), lists[i].end) == 0)
-            return lists[i].separator;
-    return '\0';
-}
-
-/* Set a launcher's variable; a list of ours goes before the user's. */
-static bool tell_launcher(spank_t spank, const char *name, const char *ours, FILE *lines)
-{
-    FREED char *present = read_variable(spank, name), *joined = NULL;
-    char separator = separator_of(name);
-    if (present != NULL && separator != '\0' && asprintf(&joined, "%s%c%s", ours, separator, present) < 0)
-        return false;
-    return fprintf(lines, "%s=%s\n", name, ours) > 0 &&
-           spank_setenv(spank, name, joined != NULL ? joined : ours, 1) == ESPANK_SUCCESS;
-}
-
-static bool tell_launchers(spank_t spank, const struct plan *plan, FILE *lines)
-{
-    struct plan_record record;
-    for (size_t cursor = 0; plan_next(plan, &cursor, &record);) {
-        if (record.kind != PLAN_ENV && record.kind != PLAN_DEFAULT)
-            continue;
-        size_t length = strcspn(record.field[0], "=");
-        const char *value = record.field[0] + length + 1;
-        FREED char *name = strndup(record.field[0], length);
-        if (name == NULL)
-            return false;
-        FREED char *present = record.kind == PLAN_DEFAULT ? read_variable(spank, name) : NULL;
-        if (present != NULL)
-            continue;
-        /* Those that begin with our name are for our own launchers, who don't take them back. */
-        bool own = strncmp(name, "CDI_HPC_", strlen("CDI_HPC_")) == 0;
-        if (!(own ? set_variable(spank, name, value) : tell_launcher(spank, name, value, lines)))
-            return false;
-    }
-    return true;
-}
-
-/* The plan's variables, and what they were, for whoever takes them back. */
-static bool set_handoff(spank_t spank, const struct plan *plan)
-{
-    FREED char *lines = NULL;
-    size_t size;
-    FILE *stream = open_memstream(&lines, &size);
-    if (stream == NULL)
-        return false;
-    bool good = tell_launchers(spank, plan, stream);
-    if (fclose(stream) != 0 || !good)
-        return false;
-    return size == 0 || spank_setenv(spank, HANDOFF_VARIABLE, lines, 1) == ESPANK_SUCCESS;
 }
 
 static bool hand_over(spank_t spank, struct plan_complaint *complaint)
@@ -598,7 +406,7 @@ static bool hand_over(spank_t spank, struct plan_complaint *complaint)
     spank_get_item(spank, S_TASK_ID, &task);
     if (good && task == 0)
         report_warnings(spank, &plan);
-    if (good && !(set_handoff(spank, &plan) && set_variable(spank, PLAN_VARIABLE, step.plan))) {
+    if (good && !variables_hand_over(spank, &plan, step.plan)) {
         plan_complain(complaint, "the step's variables can't be set");
         good = false;
     }
@@ -612,7 +420,7 @@ int slurm_spank_task_init(spank_t spank, int count, char **arguments)
     (void)arguments;
     struct plan_complaint complaint = {""};
     int task = 0;
-    forget_outer_step(spank);
+    variables_forget_outer(spank);
     if (!step.wanted)
         return 0;
     if (has_failed()) {

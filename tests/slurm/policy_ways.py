@@ -264,7 +264,7 @@ WAYS: dict[str, Way] = {
         before=kept("rm -r {cache}; mkdir -m 700 {planted}/run2; ln -s {planted}/run2 {cache}").before,
     ),
     "a debugger at the compiler": Way(
-        OPEN, "", before="python3 {planted}/attach.py {home}/executed > /dev/null 2>&1 &"
+        OPEN, "", before="python3 {planted}/attach.py {home}/executed {site} > /dev/null 2>&1 &"
     ),
     # Slurm's --------------------------------------------------------------------------------------------------------
     "GPUs that were not given, by variables": Way(GPU, NO_GPUS, env=ALL_GPUS),

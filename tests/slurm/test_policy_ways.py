@@ -27,7 +27,8 @@ cat /mnt/* /usr/local/lib/* 2> /dev/null
 exit 0
 """
 
-#: Writes the file that its first argument names if a process of the user's can be debugged that plans for a step.
+#: Writes the file that its first argument names if a process of the user's can be debugged that plans for a step of the
+#: cluster in the directory that its second one names. Others of the same machine may have other rules.
 ATTACH = """
 import ctypes, os, pathlib, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -37,6 +38,8 @@ while time.monotonic() < end:
         try:
             words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
+            continue
+        if b"/cdi-slurm-" in words and os.fsencode(sys.argv[2]) not in words:
             continue
         if b"cdi-hpc" in words.split(b" ")[0] and b"--gres=gpu=" in words and libc.ptrace(attach, int(pid), 0, 0) == 0:
             os.waitpid(int(pid), 0x40000000)  # __WALL

@@ -1,4 +1,4 @@
-"""Reading configuration files: only those that belong to whom they speak for, each opened once.
+"""Reading configuration files, and a site's recipes: only those of whom they speak for, each opened once.
 
 What is checked is what was opened (fstat(2)), and a name is looked up in the directory that was opened (openat(2)), so
 that nothing can be exchanged between a check and its use.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdi_hpc import trusted_program
@@ -72,9 +72,13 @@ def places(environ: Mapping[str, str], uid: int) -> Places:
         uid: of the user.
 
     """
-    site_trust = Trust(trusted_program.roots(), _OTHERS_WRITE)
     user_trust = Trust(frozenset({uid, 0}), _EVERYBODY_WRITES, own=True)
-    return Places(SITE_DIRECTORY, user_directory(environ), site_trust, user_trust)
+    return Places(SITE_DIRECTORY, user_directory(environ), site_trust(), user_trust)
+
+
+def site_trust() -> Trust:
+    """What the administrator's files are held to: root's, and nobody else can write to them."""
+    return Trust(trusted_program.roots(), _OTHERS_WRITE)
 
 
 @dataclass(frozen=True)
@@ -132,26 +136,48 @@ def read_named(path: str) -> ConfigFile:
     return _content(path, descriptor, None)
 
 
+def read_directory(path: str, suffixes: Sequence[str], trust: Trust | None) -> tuple[ConfigFile, ...] | None:
+    """The files of a directory that end in one of some suffixes, by name; None if there is no such directory.
+
+    Args:
+        path: of the directory.
+        suffixes: of the files that are read; others, and those whose name begins with a dot, are not looked at.
+        trust: None: whoever they belong to.
+
+    Raises:
+        CdiError: somebody else could have written one, or it can't be read.
+
+    """
+    directory = _open_directory(path, None, trust, Witness())
+    return None if directory is None else tuple(_files_of(path, directory, suffixes, trust, Witness()))
+
+
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def _read_more(path: str, above: int, trust: Trust, witness: Witness) -> Iterator[ConfigFile]:
     directory = _open_directory(path, above, trust, witness)
-    if directory is None:
-        return
+    if directory is not None:
+        yield from _files_of(path, directory, (_SUFFIX,), trust, witness)
+
+
+def _files_of(
+    path: str, directory: int, suffixes: Sequence[str], trust: Trust | None, witness: Witness
+) -> Iterator[ConfigFile]:
+    """The files of a directory that was opened; the descriptor is closed."""
     try:
         # By bytes: a locale must not decide which rule comes first.
         for name in sorted(os.listdir(directory), key=os.fsencode):
-            if name.endswith(_SUFFIX) and not name.startswith("."):
+            if name.endswith(tuple(suffixes)) and not name.startswith("."):
                 yield from _read_file(f"{path}/{name}", directory, trust, witness)
     finally:
         os.close(directory)
 
 
-def _open_directory(path: str, above: int | None, trust: Trust, witness: Witness) -> int | None:
+def _open_directory(path: str, above: int | None, trust: Trust | None, witness: Witness) -> int | None:
     """A descriptor of a directory that is to be believed; None if it is not there."""
     witness.saw(path, "names")
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if trust.own else os.O_NOFOLLOW)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if _no_links(trust) else 0)
     try:
         descriptor = os.open(path if above is None else os.path.basename(path), flags, dir_fd=above)
     except FileNotFoundError:
@@ -159,20 +185,25 @@ def _open_directory(path: str, above: int | None, trust: Trust, witness: Witness
             raise CdiError(Problem(path, "the link leads nowhere", "repair or remove it")) from None
         return None
     except OSError as error:
-        if trust.own and (error.errno == errno.EACCES or _parent_is_missing(path)):
+        if trust is not None and trust.own and (error.errno == errno.EACCES or _parent_is_missing(path)):
             return None
         raise CdiError(_unreadable(path, error)) from None
     try:
-        _require_trust(path, os.fstat(descriptor), trust)
+        if trust is not None:
+            _require_trust(path, os.fstat(descriptor), trust)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _read_file(path: str, above: int, trust: Trust, witness: Witness) -> Iterator[ConfigFile]:
+def _no_links(trust: Trust | None) -> bool:
+    return trust is not None and not trust.own
+
+
+def _read_file(path: str, above: int, trust: Trust | None, witness: Witness) -> Iterator[ConfigFile]:
     witness.saw(path, "content")
-    flags = _FLAGS if trust.own else _FLAGS | os.O_NOFOLLOW
+    flags = _FLAGS | (os.O_NOFOLLOW if _no_links(trust) else 0)
     try:
         descriptor = os.open(os.path.basename(path), flags, dir_fd=above)
     except FileNotFoundError:
@@ -189,7 +220,7 @@ def _content(path: str, descriptor: int, trust: Trust | None) -> ConfigFile:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise CdiError(Problem(path, "a configuration is a regular file", "rename or remove what is there"))
+            raise CdiError(Problem(path, "it is no regular file", "rename or remove what is there"))
         if trust is not None:
             _require_trust(path, status, trust)
         with open(descriptor, "rb", closefd=False) as stream:
@@ -199,7 +230,7 @@ def _content(path: str, descriptor: int, trust: Trust | None) -> ConfigFile:
     finally:
         os.close(descriptor)
     if len(data) > MAX_BYTES:
-        raise CdiError(Problem(path, f"the file has more than the {MAX_BYTES} bytes that a configuration may have"))
+        raise CdiError(Problem(path, f"the file has more than the {MAX_BYTES} bytes that it may have"))
     return ConfigFile(path, data)
 
 

@@ -147,8 +147,11 @@ class Recipe:
 def load_recipes(directory: str = SITE_DIRECTORY) -> dict[str, Recipe]:
     """All recipes by name: the package's, then the site's.
 
+    Args:
+        directory: of the site's; the default one need not be there.
+
     Raises:
-        CdiError: everything that is wrong with any of them.
+        CdiError: everything that is wrong with any of them, or somebody else could have written one.
 
     """
     problems: list[Problem] = []
@@ -172,19 +175,13 @@ def _shipped() -> Iterator[tuple[str, bytes]]:
 
 
 def _of_site(directory: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIXES))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise CdiError(Problem(directory, f"{error.strerror}")) from None
-    for name in names:
-        path = os.path.join(directory, name)
-        try:
-            with open(path, "rb") as stream:
-                yield path, stream.read()
-        except OSError as error:
-            raise CdiError(Problem(path, f"{error.strerror}")) from None
+    """The site's recipes. Root believes only his own: a recipe says which files are read into a spec for everybody."""
+    from cdi_hpc.config.files import read_directory, site_trust
+
+    found = read_directory(directory.rstrip("/") or "/", _SUFFIXES, site_trust() if os.geteuid() == 0 else None)
+    if found is None and directory != SITE_DIRECTORY:
+        raise CdiError(Problem(directory, "there is no such directory", "name the one that your recipes are in"))
+    yield from ((file.path, file.data) for file in found or ())
 
 
 def read_recipe(data: bytes, path: str) -> Recipe:

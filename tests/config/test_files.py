@@ -130,10 +130,10 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, monkeypatch):
     path = tmp_path / "site/config.yaml"
     path.unlink()
     os.mkfifo(path, 0o644)
-    assert "a configuration is a regular file" in refused(tmp_path)
+    assert "it is no regular file" in refused(tmp_path)
     path.unlink()
     path.mkdir()
-    assert "a configuration is a regular file" in refused(tmp_path)
+    assert "it is no regular file" in refused(tmp_path)
     path.rmdir()
     monkeypatch.chdir(path.parent)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as server:

@@ -138,7 +138,51 @@ def test_a_site_replaces_a_recipe_by_its_name(tmp_path) -> None:
 
 
 def test_the_packages_own_recipes_are_read_without_a_site() -> None:
-    assert len(load_recipes("/nowhere/at/all")) == 12
+    assert len(load_recipes()) == 12
+
+
+def test_a_directory_of_recipes_that_was_named_has_to_be_there(lab) -> None:
+    done = lab.run(["cdi-hpc", "generate", "--recipe-dir", "/nowhere", "fuse"])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "cdi-hpc: error: /nowhere: there is no such directory (name the one that your recipes are in)\n"
+    )
+
+
+def refused(directory: Path) -> str:
+    with pytest.raises(CdiError) as caught:
+        load_recipes(str(directory))
+    return str(caught.value)
+
+
+def test_a_recipe_that_is_no_file_is_refused_and_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "zz.yaml")
+    tmp_path.chmod(0o755)
+    assert f"{tmp_path}/zz.yaml: it is no regular file" in refused(tmp_path)
+
+
+@pytest.mark.root
+def test_root_follows_no_recipe_that_somebody_else_could_have_written(tmp_path) -> None:
+    recipes = tmp_path / "recipes.d"
+    recipes.mkdir(mode=0o755)
+    recipe = recipes / "thing.yaml"
+    recipe.write_text(RECIPE % "/nowhere")
+    recipe.chmod(0o644)
+    assert "thing" in load_recipes(str(recipes))
+    recipe.chmod(0o666)
+    assert f"{recipe}: not believed: others can write to it (mode 666)" in refused(recipes)
+    recipe.chmod(0o644)
+    os.chown(recipe, 1234, -1)
+    assert f"{recipe}: not believed: it belongs to user 1234, not to root" in refused(recipes)
+    recipe.rename(tmp_path / "thing.yaml")
+    recipe.symlink_to(tmp_path / "thing.yaml")
+    assert f"{recipe}: a link is not followed here" in refused(recipes)
+    recipe.unlink()
+    recipes.chmod(0o777)
+    assert f"{recipes}: not believed: others can write to it (mode 777)" in refused(recipes)
+    recipes.chmod(0o755)
+    os.chown(recipes, 1234, -1)
+    assert f"{recipes}: not believed: it belongs to user 1234, not to root" in refused(recipes)
 
 
 GOOD = RECIPE % "/nowhere"

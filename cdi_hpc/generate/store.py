@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ def file_name(recipe: Recipe) -> str:
 def store(results: Iterable[Generated], directory: str, *, force: bool = False) -> list[Stored]:
     """Bring the spec files of a directory up to date.
 
-    The file of a recipe that found nothing is removed if it is ours. Nothing is written if anything is wrong.
+    The file of recipes that found nothing is removed if it is ours. Nothing is written if anything is wrong.
 
     Args:
         results: what was generated.
@@ -52,11 +52,17 @@ def store(results: Iterable[Generated], directory: str, *, force: bool = False) 
         force: write over files that are not ours.
 
     Raises:
-        CdiError: a file that is not ours is in the way, or a file can't be written.
+        CdiError: a file that is not ours is in the way, two recipes have a spec for one file, or a file can't be
+            written.
 
     """
-    wanted = [(os.path.join(directory, file_name(result.recipe)), result) for result in results]
-    problems = [] if force else [problem for path, result in wanted for problem in _in_the_way(path, result)]
+    by_path: dict[str, list[Generated]] = {}
+    for result in results:
+        by_path.setdefault(os.path.join(directory, file_name(result.recipe)), []).append(result)
+    problems = [problem for path, found in by_path.items() for problem in _in_each_others_way(path, found)]
+    wanted = [(path, _of_one_file(found)) for path, found in by_path.items()]
+    if not force:
+        problems += (problem for path, result in wanted for problem in _in_the_way(path, result))
     if problems:
         raise CdiError(problems)
     try:
@@ -80,6 +86,19 @@ def _make_directory(path: str) -> None:
             raise
     else:
         os.chmod(path, 0o755)  # noqa: S103 - that is what it is for
+
+
+def _of_one_file(results: Sequence[Generated]) -> Generated:
+    """The result that a file is for: the one with a spec, if there is one."""
+    return next((result for result in results if result.spec is not None), results[0])
+
+
+def _in_each_others_way(path: str, results: Sequence[Generated]) -> Iterable[Problem]:
+    recipes = [result.recipe for result in results if result.spec is not None]
+    if len(recipes) > 1:
+        named = " and ".join(f"{recipe.name!r} ({recipe.path})" for recipe in recipes)
+        fix = "name one of them; or give yours the name of the other, whose place it takes then"
+        yield Problem(path, f"several recipes have a spec for this file: {named}", fix)
 
 
 def _in_the_way(path: str, result: Generated) -> Iterable[Problem]:

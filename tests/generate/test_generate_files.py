@@ -89,6 +89,27 @@ def test_somebody_elses_file_is_not_written_over_unless_by_force(generate, tmp_p
     assert "lab.example/thing" in spec.read_text()
 
 
+def test_two_recipes_with_a_spec_for_one_file_are_refused_by_name(generate, things, tmp_path) -> None:
+    specs, recipes = tmp_path / "specs", tmp_path / "recipes.d"
+    (recipes / "zz.yaml").write_text(RECIPE % things)
+    done = generate("thing", "zz", "--output", specs)
+    assert (done.returncode, done.stdout, specs.exists()) == (1, "", False)
+    assert done.stderr == (
+        f"cdi-hpc: error: {specs}/lab.example-thing.yaml: several recipes have a spec for this file: "
+        f"'thing' ({recipes}/thing.yaml) and 'zz' ({recipes}/zz.yaml) "
+        "(name one of them; or give yours the name of the other, whose place it takes then)\n"
+    )
+
+
+def test_a_recipe_that_finds_nothing_leaves_the_file_of_another_of_its_kind_alone(generate, things, tmp_path) -> None:
+    arguments = ("thing", "zz", "aa", "--format", "json", "--output", tmp_path / "specs")
+    for name in ("aa", "zz"):
+        (tmp_path / "recipes.d" / f"{name}.yaml").write_text(RECIPE % "/nowhere")
+    assert outcomes(generate(*arguments)) == ["written"]
+    assert outcomes(generate(*arguments)) == ["unchanged"]
+    assert (tmp_path / "specs" / "lab.example-thing.yaml").exists()
+
+
 def test_a_directory_that_can_not_be_written_to_is_named(generate, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     done = generate("thing", "--output", tmp_path / "file")

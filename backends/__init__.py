@@ -102,8 +102,9 @@ def _loader(point: Any) -> Callable[[], Backend]:
         if lacking:
             what = f"is no backend: it has no {', '.join(lacking)}"
             raise CdiError(Problem(where, what, "see docs/backends.md"))
-        backend: Backend = made
-        return backend
+        from cdi_hpc.backends.theirs import TheirBackend
+
+        return TheirBackend(made, point.value)
 
     return load
 

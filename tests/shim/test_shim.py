@@ -132,6 +132,54 @@ def test_a_later_launch_starts_no_python(site):
     assert len(site.probes) == 1
 
 
+@pytest.mark.parametrize("how", ["shim", "shims", "exec by Python"])
+def test_a_changed_backend_leads_to_another_profile_and_another_plan(how, site):
+    """What it says depends on its code, and nothing else tells that this is another one."""
+    words: list = ["--environment", "--device", DEVICE, site.image]
+    programs = {"shim": ["lab-run"], "shims": [f"{site.top}/written/lab-run"]}
+    program, *before = programs.get(how, ["cdi-hpc", "exec", "--runner=python", "lab-run"])
+    if how == "shims":
+        assert site.run("cdi-hpc", "shims", f"{site.top}/written", "lab-run").returncode == 0
+    assert "env LAB_DEFAULT=the backend's" in lines(site.run(program, *before, *words))
+    if how != "exec by Python":
+        lines(site.run(program, *before, *words, env=NO_PYTHON))
+    probes = len(site.probes)
+
+    path = site.top / "site/lab_backend.py"
+    changed = path.read_text().replace("the backend's", "of another release").replace('("LAB_SETTING",)', '("LAB_X",)')
+    path.write_text(changed)
+    for _ in range(2):
+        assert "env LAB_DEFAULT=of another release" in lines(site.run(program, *before, *words))
+    assert len(site.probes) == probes + 1
+    path.unlink()
+    gone = site.run(program, *before, *words)
+    assert (gone.returncode, "lab_backend:LabBackend): can't be loaded" in gone.stderr) == (125, True)
+
+
+def test_every_module_that_was_imported_of_a_backend_counts(site):
+    """Its package may be one of many files, and some of them be imported when they are needed."""
+    package = site.top / "site/lab_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from lab_backend import LabBackend as Plain\nfrom lab_package.one import Mine\n"
+    )
+    one = "from lab_backend import LabBackend\n\nclass Mine(LabBackend):\n"
+    late = "        from lab_package.late import said\n        return said(super().adapt(*of))\n"
+    (package / "one.py").write_text(f"{one}    def adapt(self, *of):\n{late}")
+    text = "from dataclasses import replace\nfrom cdi_hpc.backend import Variable\n\n"
+    text += "def said(dressing):\n    return replace(dressing, variables=(Variable('LAB_SAID', 'NUMBER'),))\n"
+    (package / "late.py").write_text(text)
+    (site.top / "site/lab_backend-1.0.dist-info/entry_points.txt").write_text(
+        "[cdi_hpc.backends]\nlab-run = lab_package:Mine\n"
+    )
+    words = ("--environment", "--device", DEVICE, site.image)
+    assert "env LAB_SAID=NUMBER" in lines(site.run("lab-run", *words))
+    assert "env LAB_SAID=NUMBER" in lines(site.run("lab-run", *words, env=NO_PYTHON))
+    (package / "late.py").write_text(text.replace("NUMBER", "2"))
+    assert "env LAB_SAID=2" in lines(site.run("lab-run", *words))
+    assert site.run("lab-run", *words, env=NO_PYTHON).returncode == 0
+
+
 def test_a_users_variable_wins_over_a_default_of_the_backend(site):
     for _ in range(2):
         found = lines(site.run("lab-run", "--environment", "--cdi", site.image, env={"LAB_DEFAULT": "mine"}))

@@ -16,6 +16,7 @@ from cdi_hpc.spec import version
 from cdi_hpc.spec.decode import Findings, decode
 from cdi_hpc.spec.document import Document
 from cdi_hpc.spec.names import device_complaint
+from cdi_hpc.spec.validate import check
 
 Variables = Mapping[str, str]
 
@@ -90,7 +91,8 @@ def generate(recipe: Recipe, machine: Machine) -> Generated:
     The result is valid by CDI's rules (``--strict``) and names the oldest version that has all it uses.
 
     Raises:
-        CdiError: names that are no device names, or that several devices have.
+        CdiError: names that are no device names, or that several devices have; or anything else that readers of the
+            spec would refuse.
 
     """
     builder = _Builder(recipe, machine)
@@ -107,6 +109,7 @@ def generate(recipe: Recipe, machine: Machine) -> Generated:
     if not spec["containerEdits"]:
         del spec["containerEdits"]
     spec["cdiVersion"] = _oldest_version(spec, recipe)
+    _require_valid(spec, recipe)
     names = tuple(device["name"] for device in builder.named())
     return Generated(recipe, spec, names, tuple(builder.notes))
 
@@ -117,6 +120,21 @@ def _oldest_version(value: dict[str, Any], recipe: Recipe) -> str:
     if spec is None:
         raise CdiError(Problem(recipe.path, "makes no valid spec", "correct the recipe"))
     return version.minimum(spec).version
+
+
+def _require_valid(value: Mapping[str, Any], recipe: Recipe) -> None:
+    """Refuse what readers of the spec would refuse: what a recipe puts together comes from files and names of files."""
+    problems = check(as_yaml(value).encode(), "", strict=True).errors
+    if problems:
+        what = "would make a spec that nobody reads: "
+        raise CdiError(Problem(recipe.path, f"{what}{each.where.partition(': ')[2]}: {each.what}") for each in problems)
+
+
+def as_yaml(spec: Mapping[str, Any]) -> str:
+    """A spec as YAML, the same for the same spec."""
+    import yaml
+
+    return yaml.safe_dump(spec, sort_keys=False, width=1 << 20, default_flow_style=False)
 
 
 class _Builder:
@@ -149,6 +167,9 @@ class _Builder:
                 return False
         edits.env.update(dict.fromkeys(filter(None, (expand(text, variables) for text in rule.env))))
         names = [name for name in (expand(pattern, variables) for pattern in rule.names) if name]
+        if not edits.to_spec():
+            self.notes.append(f"{what}: left out: the recipe finds no nodes for it and sets no variables")
+            return False
         if not names:
             self.notes.append(f"{what}: left out: none of its names is known")
         self.devices += [(name, edits) for name in dict.fromkeys(names)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.generate.build import Generated
+from cdi_hpc.generate.build import Generated, as_yaml
 from cdi_hpc.generate.recipe import Recipe
 
 #: How a file of ours begins. Any other is somebody's own and is not written over.
@@ -30,10 +30,7 @@ class Stored:
 
 def text_of(spec: Mapping[str, Any], recipe: Recipe) -> str:
     """A spec as the text of a file: YAML, the same for the same spec."""
-    import yaml
-
-    body = yaml.safe_dump(spec, sort_keys=False, width=1 << 20, default_flow_style=False)
-    return f"{MARK} (recipe {recipe.name}); what is changed here is lost.\n{body}"
+    return f"{MARK} (recipe {recipe.name}); what is changed here is lost.\n{as_yaml(spec)}"
 
 
 def file_name(recipe: Recipe) -> str:

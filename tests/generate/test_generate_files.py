@@ -228,6 +228,31 @@ def test_a_wrong_recipe_is_refused_with_its_place(text, said) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("nodes", ['    nodes: [{path: "/nowhere/{1}"}]\n', ""])
+def test_a_device_that_would_edit_nothing_is_left_out_with_a_warning(generate, things, tmp_path, nodes) -> None:
+    (things / "thing1").symlink_to("/dev/zero")
+    recipe = tmp_path / "recipes.d" / "thing.yaml"
+    recipe.write_text(recipe.read_text().partition("    nodes:")[0] + nodes)
+    done = generate("thing", "--output", tmp_path / "specs")
+    assert (done.returncode, os.path.exists(tmp_path / "specs" / "lab.example-thing.yaml")) == (1, False)
+    assert [line for line in done.stderr.splitlines() if "left out" in line] == [
+        f"cdi-hpc: warning: thing: {name}: left out: the recipe finds no nodes for it and sets no variables"
+        for name in ("thing0", "thing1")
+    ]
+
+
+def test_a_spec_that_readers_would_refuse_is_not_written(generate, tmp_path) -> None:
+    (tmp_path / "value").write_bytes(b"a\0b")
+    recipe = tmp_path / "recipes.d" / "thing.yaml"
+    facts = f'    env: ["A={{value}}"]\nfacts: [{{variable: value, file: {tmp_path}/value}}]\n'
+    recipe.write_text(recipe.read_text() + facts)
+    done = generate("thing", "--output", tmp_path / "specs")
+    assert (done.returncode, os.path.exists(tmp_path / "specs")) == (1, False)
+    assert done.stderr.startswith(
+        f"cdi-hpc: error: {recipe}: would make a spec that nobody reads: devices[0].containerEdits.env[0]: "
+    )
+
+
 def test_two_devices_of_one_name_are_refused(generate, things, tmp_path) -> None:
     (things / "thing1").symlink_to("/dev/zero")
     recipe = tmp_path / "recipes.d" / "thing.yaml"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from cdi_hpc.cli import streams
 from cdi_hpc.errors import CdiError, printable
 
 #: Exit statuses. ``run`` uses FAILED for every failure of its own, so that the command's status is the command's.
 PROBLEM, USAGE, FAILED = 1, 2, 125
+
+#: As a shell has it for who was ended by SIGINT.
+_INTERRUPTED = 130
 
 #: Commands that become something else.
 _LAUNCHING = ("run", "exec")
@@ -32,6 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of ``cdi-hpc``."""
     arguments = [*(sys.argv[1:] if arguments is None else arguments)]
     hand_over(arguments)
+    streams.open_missing()
+    streams.name_output()
+    running = next((word for word in arguments if not word.startswith("-")), "") in _LAUNCHING
+    failed = FAILED if running else PROBLEM
+    try:
+        status = _status(arguments, failed, FAILED if running else USAGE)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        status = failed
+    except OSError as error:
+        complain("error", _said(error))
+        status = failed
+    streams.let_go()
+    sys.exit(status)
+
+
+def _status(arguments: Sequence[str], failed: int, misused: int) -> int:
+    """Do it; returns the exit status."""
     import click
 
     from cdi_hpc.cli.commands import cdi_hpc
@@ -40,28 +62,30 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         from cdi_hpc.cli import completion
 
         completion.install()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed with the bytes that it has
-    running = next((word for word in arguments if not word.startswith("-")), "") in _LAUNCHING
     try:
         status = cdi_hpc.main(arguments, prog_name="cdi-hpc", standalone_mode=False)
     except click.UsageError as error:
-        error.show()
-        sys.exit(FAILED if running else USAGE)
+        with contextlib.suppress(OSError):
+            error.show()
+        return misused
     except click.Abort:
-        sys.exit(130)
+        return _INTERRUPTED
     except CdiError as error:
         for problem in error.problems:
             complain("error", str(problem))
-        sys.exit(FAILED if running else PROBLEM)
-    except BrokenPipeError:
-        # The reader has gone; Python would complain again when it flushes at exit.
-        sys.stderr.close()
-        sys.exit(FAILED if running else PROBLEM)
-    except OSError as error:
-        complain("error", f"{error.filename or 'system'}: {error.strerror or error}")
-        sys.exit(FAILED if running else PROBLEM)
-    sys.exit(status if isinstance(status, int) else 0)
+        return failed
+    return status if isinstance(status, int) else 0
+
+
+def _said(error: OSError) -> str:
+    """What the system refused, by the name of what it was about as far as anybody knows."""
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror or error}"
+    try:
+        os.getcwd()
+    except OSError as gone:
+        return f"working directory: {gone.strerror} (it has been removed, perhaps: go to another one)"
+    return f"system: {error.strerror or error}"
 
 
 def hand_over(arguments: Sequence[str]) -> None:
@@ -108,5 +132,6 @@ def find_runner(environ: Mapping[str, str]) -> str | None:
 
 def complain(level: str, text: str) -> None:
     """One line on standard error."""
-    sys.stderr.write(f"cdi-hpc: {level}: {printable(text)}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # there is nobody else to tell
+        sys.stderr.write(f"cdi-hpc: {level}: {printable(text)}\n")
+        sys.stderr.flush()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Literal, NamedTuple, Union
 
 from cdi_hpc.spec.model import Origin
 
@@ -202,6 +202,21 @@ Action = Union[
     Note,
     Unsupported,
 ]
+
+
+class Covered(NamedTuple):
+    """A path of an image that an action covers: only the image decides which it is.
+
+    Attributes:
+        origin: of the action.
+        path: as the action has it.
+        real_path: without links, seen from inside the container.
+
+    """
+
+    origin: Origin
+    path: str
+    real_path: str
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,21 @@
 """From what a launch asks for to a plan, by the site's configuration: what every launcher begins with.
 
 Devices where none are asked for, aliases, spec directories, what of a kind is meant, hooks, and at the end the site's
-rules, held against what has come of it all.
+rules, held against what has come of it all. Whoever puts the plan into an image has them held against that, too
+(:func:`enforce_in_image`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cdi_hpc import config
 from cdi_hpc.config import CacheBounds, Configuration, LauncherDefaults, Strictness, stricter
 from cdi_hpc.host import Host
-from cdi_hpc.plan import Action, Plan, Unsupported
+from cdi_hpc.plan import Action, Covered, Plan, Unsupported
 from cdi_hpc.resolve.lookup import Report, resolve_devices
 from cdi_hpc.spec.model import ResolvedEdits
 from cdi_hpc.translation.translate import translate
@@ -148,3 +149,20 @@ def enforce(rules: Policy, edits: ResolvedEdits, plan: Plan, *, everybody: bool 
 
     who = None if everybody else identity.this_user()
     policy.enforce(rules, edits, plan, who, {path: os.path.realpath(path) for path in policy.specs(edits)})
+
+
+def enforce_in_image(rules: Policy | None, plan: Plan, covered: Iterable[Covered], *, everybody: bool = False) -> None:
+    """Refuse a plan that covers in its image what a rule forbids (CdiError: which, and in which line).
+
+    Args:
+        rules: the site's, None if it has none.
+        plan: what has been asked for.
+        covered: what an image's :class:`~cdi_hpc.container.stage.Assembly` covers.
+        everybody: the plan is for all users.
+
+    """
+    if rules is None:
+        return
+    from cdi_hpc.site import identity, policy
+
+    policy.enforce_in_image(rules, plan, covered, None if everybody else identity.this_user())

@@ -27,8 +27,7 @@ from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch import embedded
 from cdi_hpc.launch.image import open_image, read_image
-from cdi_hpc.plan import Plan
-from cdi_hpc.planning import Wanted, plan_devices
+from cdi_hpc.planning import Planned, Wanted, enforce_in_image, plan_devices
 from cdi_hpc.translation import describe
 
 
@@ -80,10 +79,11 @@ def command(
         return plan_through.show(launcher, backend, devices, image, cdi_dirs, output_format, reporter)
     host = LiveHost()
     wanted = Wanted(launcher, devices, cdi_dirs, strict, unknown_hooks, visible=visible)
-    plan = plan_devices(wanted, os.environ, host, reporter).plan
+    planned = plan_devices(wanted, os.environ, host, reporter)
+    plan = planned.plan
     status = PROBLEM if any(lack.fatal for lack in plan.unsupported()) else 0
     with progress(f"looking into {image}", wanted=output_format == "table" and reporter.level >= 0):
-        messages, misfits, places = _in_image(plan, host, image)
+        messages, misfits, places = _in_image(planned, host, image)
     if any(misfit.fatal for misfit in misfits):
         status = PROBLEM
     messages = [*messages, *map(str, misfits)]
@@ -101,9 +101,10 @@ def command(
 
 
 def _in_image(
-    plan: Plan, host: LiveHost, path: str | None
+    planned: Planned, host: LiveHost, path: str | None
 ) -> tuple[list[str], list[preflight.Misfit], list[tuple[str, str, str]]]:
     """What only the image decides: messages, libraries that can't work, and rows for paths that are elsewhere in it."""
+    plan = planned.plan
     if path is None or any(lack.fatal for lack in plan.unsupported()):
         return [], [], []
     image = read_image(path)
@@ -112,8 +113,10 @@ def _in_image(
     if image.files is None:
         with open_image(path) as opened:
             assembly = embedded.prepare(plan, opened.directory, host, embedded.RunOptions())
+            enforce_in_image(planned.configuration.policy, plan, assembly.covered)
             return [*image.notes, *assembly.messages], preflight.check(assembly), _moved(assembly)
     assembly = embedded.prepare(plan, image.place, host, embedded.RunOptions(), files=image.files)
+    enforce_in_image(planned.configuration.policy, plan, assembly.covered)
     return [*image.notes, *assembly.messages], preflight.check(assembly), _moved(assembly)
 
 

@@ -22,7 +22,7 @@ from cdi_hpc.launch import embedded, inheritance, native, squashfs
 from cdi_hpc.launch.image import OpenImage, open_image
 from cdi_hpc.launch.launcher_options import DEVICES_VARIABLE
 from cdi_hpc.plan import Plan
-from cdi_hpc.planning import Planned, plan_devices
+from cdi_hpc.planning import Planned, enforce_in_image, plan_devices
 from cdi_hpc.witness import ChangedError, Witness
 
 
@@ -153,6 +153,7 @@ def _run(
         plan = run_hooks(plan, opened)
         with progress(f"looking into {launch.image}", wanted=reporter.level >= 0):
             assembly = embedded.prepare(plan, opened.directory, host, run_options, files=opened.files)
+        enforce_in_image(planned.configuration.policy, plan, assembly.covered)
         native.say_about(plan, assembly.messages, reporter)
         native.check_libraries(assembly, launch, reporter)
         status = embedded.run(plan, assembly, words, run_options, image=opened, telling=reporter.telling())

@@ -16,11 +16,13 @@ from cdi_hpc.plan import CudaCompat, UpdateLdCache
 _KINDS: dict[EntryKind, Kind] = {"file": "file", "directory": "directory", "link": "link", "special": "other"}
 
 
-def update_ld_cache(caches: Iterable[UpdateLdCache], compat: Iterable[CudaCompat], tree: ContainerTree) -> list[str]:
+def update_ld_cache(
+    caches: Iterable[UpdateLdCache], compat: Iterable[CudaCompat], tree: ContainerTree
+) -> tuple[list[str], list[str]]:
     """Stage what update-ldcache hooks would leave behind: cache, configuration, missing links, musl's path.
 
     Returns:
-        What is worth telling the user.
+        What is worth telling the user; and the real paths of what was staged.
 
     Raises:
         CdiError: a folder can't be written into a loader configuration, or something is in the way.
@@ -30,11 +32,10 @@ def update_ld_cache(caches: Iterable[UpdateLdCache], compat: Iterable[CudaCompat
     preferred = [folder for rule in compat for folder in _preferred(rule, tree, messages)]
     folders = [folder for cache in caches for folder in cache.folders]
     update = ldcache.update(LoaderView(tree), folders=folders, compat_folders=preferred)
-    for link in update.links:
-        _put_link(tree, link.path, link.points_to, messages)
-    for file in (*update.files, ldcache.File(update.cache_path, update.cache), *filter(None, [update.musl])):
-        _put_file(tree, file.path, file.content)
-    return [*messages, *update.notes]
+    paths = [link.path for link in update.links if _put_link(tree, link.path, link.points_to, messages)]
+    files = (*update.files, ldcache.File(update.cache_path, update.cache), *filter(None, [update.musl]))
+    paths += [_put_file(tree, file.path, file.content) for file in files]
+    return [*messages, *update.notes], paths
 
 
 def _preferred(rule: CudaCompat, tree: ContainerTree, messages: list[str]) -> list[str]:
@@ -67,20 +68,28 @@ def _is_file(tree: ContainerTree, real_path: str) -> bool:
     return entry is not None and entry.kind == "file"
 
 
-def _put_link(tree: ContainerTree, real_path: str, points_to: str, messages: list[str]) -> None:
+def _put_link(tree: ContainerTree, real_path: str, points_to: str, messages: list[str]) -> bool:
+    """Whether there was room for it."""
     if tree.is_mounted(real_path):
         messages.append(f"{real_path}: a mount is in the place of the link to {points_to}")
-        return
+        return False
     tree.put(real_path, StagedLink(points_to))
+    return True
 
 
-def _put_file(tree: ContainerTree, path: str, content: bytes) -> None:
-    """Cover whatever is at the name: a cache that is a link in the image must not lead us elsewhere."""
+def _put_file(tree: ContainerTree, path: str, content: bytes) -> str:
+    """Cover whatever is at the name: a cache that is a link in the image must not lead us elsewhere.
+
+    Returns:
+        Its real path.
+
+    """
     real_path = posixpath.join(tree.make_directory(posixpath.dirname(path)), posixpath.basename(path))
     entry = tree.entry(real_path)
     if tree.is_mounted(real_path) or (entry is not None and entry.kind == "directory"):
         raise CdiError(Problem(real_path, "something else is mounted there, or it is a directory in the image"))
     tree.put(real_path, StagedFile(content))
+    return real_path
 
 
 class LoaderView:

@@ -7,7 +7,7 @@ host.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cdi_hpc.container.loader import update_ld_cache
@@ -17,6 +17,7 @@ from cdi_hpc.images.image_files import DamageError, ImageFiles
 from cdi_hpc.plan import (
     Action,
     Bind,
+    Covered,
     CudaCompat,
     Directory,
     MountFilesystem,
@@ -68,6 +69,7 @@ class Assembly:
         mounts: in the order they are made.
         messages: what is worth telling the user, for example which CUDA libraries were preferred.
         loader_folders: directories that the loader is made to look into, as the plan names them.
+        covered: what each action covers, for the site's rules.
 
     """
 
@@ -75,6 +77,7 @@ class Assembly:
     mounts: list[PlacedMount] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     loader_folders: tuple[str, ...] = ()
+    covered: list[Covered] = field(default_factory=list)
 
 
 def assemble(
@@ -117,31 +120,57 @@ def assemble(
     if problems:
         raise CdiError(problems)
     if caches:
-        assembly.messages += update_ld_cache(caches, compat, assembly.tree)
+        messages, paths = update_ld_cache(caches, compat, assembly.tree)
+        assembly.messages += messages
+        assembly.covered += (Covered(each.origin, path, path) for each in caches for path in paths)
         assembly.loader_folders = tuple(dict.fromkeys(folder for each in caches for folder in each.folders))
     return assembly
 
 
+def covered_on_host(actions: Iterable[Action]) -> Iterator[Covered]:
+    """What actions would cover on the machine itself: the nearest that is known where an image is not."""
+    tree = ContainerTree("/")
+    for action in actions:
+        if isinstance(action, (Bind, MountFilesystem)):
+            path = action.target
+        elif isinstance(action, (Symlink, WriteFile, Directory)):
+            path = action.path
+        else:
+            continue
+        try:
+            yield Covered(action.origin, path, tree.resolve(path, follow=not isinstance(action, Symlink)))
+        except (CdiError, OSError):  # it can't be looked at, or leads nowhere: there is no other spelling
+            yield Covered(action.origin, path, path)
+
+
 def _place(action: Action, assembly: Assembly) -> None:
+    covered = assembly.covered
     if isinstance(action, Bind):
-        _bind(action, assembly)
+        covered.append(Covered(action.origin, action.target, _bind(action, assembly)))
     elif isinstance(action, MountFilesystem):
-        target = assembly.tree.make_directory(action.target)
-        _refuse_root(action.target, target)
-        assembly.mounts.append(PlacedMount(assembly.tree.mount(target, None), action))
+        covered.append(Covered(action.origin, action.target, _mount(action, assembly)))
     elif isinstance(action, Symlink):
-        _link(action, assembly.tree)
+        covered.append(Covered(action.origin, action.path, _link(action, assembly.tree)))
     elif isinstance(action, WriteFile):
-        _write(action, assembly)
+        covered.append(Covered(action.origin, action.path, _write(action, assembly)))
     elif isinstance(action, Directory):
-        assembly.tree.make_directory(action.path, action.mode)
+        real_path = assembly.tree.make_directory(action.path, action.mode)
+        covered.append(Covered(action.origin, action.path, real_path))
     elif isinstance(action, (SetEnv, Note, Unsupported, CudaCompat, UpdateLdCache, RunHook)):
         pass
     else:
         assert_never(action)
 
 
-def _bind(action: Bind, assembly: Assembly) -> None:
+def _mount(action: MountFilesystem, assembly: Assembly) -> str:
+    """Each of these returns the real path that it covers."""
+    target = assembly.tree.make_directory(action.target)
+    _refuse_root(action.target, target)
+    assembly.mounts.append(PlacedMount(assembly.tree.mount(target, None), action))
+    return target
+
+
+def _bind(action: Bind, assembly: Assembly) -> str:
     tree = assembly.tree
     target = tree.resolve(action.target)
     _refuse_root(action.target, target)
@@ -160,6 +189,7 @@ def _bind(action: Bind, assembly: Assembly) -> None:
     writable = "ro" not in action.flags
     region = tree.mount(target, action.source, writable=writable, scratch=writable and target in _SCRATCH)
     assembly.mounts.append(PlacedMount(region, action))
+    return target
 
 
 def _refuse_root(path: str, real_path: str) -> None:
@@ -167,7 +197,7 @@ def _refuse_root(path: str, real_path: str) -> None:
         raise CdiError(Problem(path, "leads to the container's root, which a mount can't replace"))
 
 
-def _link(action: Symlink, tree: ContainerTree) -> None:
+def _link(action: Symlink, tree: ContainerTree) -> str:
     """Same text: nothing to do. Anything but a directory or a mount is covered (``ln -sf`` as the vendor's hook)."""
     name = posixpath.basename(action.path)
     if not name:
@@ -175,12 +205,13 @@ def _link(action: Symlink, tree: ContainerTree) -> None:
     real_path = posixpath.join(tree.make_directory(posixpath.dirname(action.path)), name)
     entry = tree.entry(real_path)
     if entry is not None and entry.kind == "link" and tree.readlink(real_path) == action.points_to:
-        return
+        return real_path
     _refuse_occupied(action.path, real_path, entry, tree)
     tree.put(real_path, StagedLink(action.points_to))
+    return real_path
 
 
-def _write(action: WriteFile, assembly: Assembly) -> None:
+def _write(action: WriteFile, assembly: Assembly) -> str:
     tree = assembly.tree
     real_path = tree.resolve(action.path)
     entry = tree.entry(real_path)
@@ -188,10 +219,11 @@ def _write(action: WriteFile, assembly: Assembly) -> None:
         cover = CoverFile(action.content, action.mode)
         # The region's content is ours, not the host's: no host path is right, the kernel's file is the nearest.
         assembly.mounts.append(PlacedMount(tree.mount(real_path, entry.host_path), cover))
-        return
+        return real_path
     _refuse_occupied(action.path, real_path, entry, tree)
     tree.make_directory(posixpath.dirname(real_path))
     tree.put(real_path, StagedFile(action.content, action.mode))
+    return real_path
 
 
 def _in_kernels_files(tree: ContainerTree, real_path: str) -> bool:

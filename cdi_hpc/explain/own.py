@@ -58,7 +58,8 @@ def _in_tree(name: str, plan: Plan, request: Request) -> Finding:
     tried = attempt(plan, say)
     known = _is_known(name, request)
     ways = InTree(plan, tried.result, known) if tried.result is not None else None
-    return Finding(plan, ways, failed=tried.failed, stops=tried.stops)
+    covered = tried.result.covered if tried.result is not None else ()
+    return Finding(plan, ways, failed=tried.failed, stops=tried.stops, covered=covered)
 
 
 def _image(name: str, request: Request) -> tuple[str, ImageFiles | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from cdi_hpc.explain.rows import Edit
 from cdi_hpc.explain.views import Outcome, View, Ways, fates
 from cdi_hpc.host import Host
 from cdi_hpc.launch.image import Image
-from cdi_hpc.plan import Plan, Unsupported
+from cdi_hpc.plan import Covered, Plan, Unsupported
 from cdi_hpc.planning import judged
 from cdi_hpc.spec.model import Origin, ResolvedEdits
 from cdi_hpc.spec.registry import RegisteredDevice
@@ -59,12 +59,12 @@ class Request:
         plan = translate(self.merged, self.host, unknown_hooks=unknown_hooks, site=self.configuration.policy)
         return replace(plan, actions=judged(plan.actions, defaults.unsupported))
 
-    def refused(self, plan: Plan) -> tuple[dict[Origin, str], tuple[str, ...]]:
+    def refused(self, plan: Plan, covered: Sequence[Covered] = ()) -> tuple[dict[Origin, str], tuple[str, ...]]:
         """As :func:`cdi_hpc.explain.rules.refused`; nothing where the site has no rules."""
         site = self.configuration.policy
         if site is None:
             return {}, ()
-        return rules.refused(site, self.edits, self.merged, plan, self.devices)
+        return rules.refused(site, self.edits, self.merged, plan, self.devices, covered)
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Finding:
         stops: why a launch would stop, besides what the plan and these say.
         messages: what a launch would tell.
         installed: it is here.
+        covered: what the launch covers in the image.
 
     """
 
@@ -88,10 +89,11 @@ class Finding:
     stops: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
     installed: bool = True
+    covered: Sequence[Covered] = ()
 
     def view(self, name: str, title: str, request: Request) -> View:
         """The same, said of every edit."""
-        refused, refusals = request.refused(self.plan)
+        refused, refusals = request.refused(self.plan, self.covered)
         failed = self.failed or {}
         outcome = Outcome(self.plan.actions, self.ways, self.lacks, failed, refused, self.stops)
         every_lack = (*self.plan.unsupported(), *self.lacks)

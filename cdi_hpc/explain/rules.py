@@ -1,12 +1,12 @@
-"""Which edits a site's rules refuse, and by which rule: the questions of :func:`cdi_hpc.site.policy.enforce`."""
+"""Which edits a site's rules refuse, and by which rule: the questions of :mod:`cdi_hpc.site.policy`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cdi_hpc.explain.rows import Edit
-from cdi_hpc.plan import Plan
+from cdi_hpc.plan import Covered, Plan
 from cdi_hpc.site import identity, policy
 from cdi_hpc.site.policy import HookRule, Judgement, Policy, Subject
 from cdi_hpc.spec.model import Hook, Origin, ResolvedEdits
@@ -14,11 +14,24 @@ from cdi_hpc.spec.registry import RegisteredDevice
 
 
 def refused(
-    rules: Policy, edits: Sequence[Edit], merged: ResolvedEdits, plan: Plan, devices: Sequence[RegisteredDevice]
+    rules: Policy,
+    edits: Sequence[Edit],
+    merged: ResolvedEdits,
+    plan: Plan,
+    devices: Sequence[RegisteredDevice],
+    covered: Iterable[Covered] = (),
 ) -> tuple[dict[Origin, str], tuple[str, ...]]:
     """The edits that rules refuse, each with the rule, its file and its line; and why a launch stops for that.
 
     An edit is refused by what is said of itself, or of the device, the kind or the file that it belongs to.
+
+    Args:
+        rules: the site's.
+        edits: each of the request.
+        merged: the same, together.
+        plan: what they ask for.
+        devices: whose they are.
+        covered: what is covered in the image, where that is known.
 
     Raises:
         CdiError: a rule can't be asked (:func:`cdi_hpc.site.policy.judge`).
@@ -28,7 +41,7 @@ def refused(
     stops: list[str] = []
     who = identity.this_user()
     paths = {path: os.path.realpath(path) for path in policy.specs(merged)}
-    for subject in policy.subjects(merged, plan, paths):
+    for subject in (*policy.subjects(merged, plan, paths), *policy.subjects_in_image(plan, covered)):
         judgement = policy.judge(rules, subject, who)
         if judgement.verdict == "deny":
             stops.append(str(policy.refusal(judgement)))

@@ -92,7 +92,8 @@ def _finding(launcher: _Launcher, plan: Plan, request: Request) -> Finding:
         return Finding(plan, None, failed=tried.failed, stops=tried.stops)
     lacks = judged(dressing.lacks, defaults.unsupported)
     ways = Dressed(dressing, launcher.found.command, is_known=request.image is not None)
-    found = Finding(plan, ways, lacks, tried.failed)
+    covered = dressing.assembly.covered if dressing.assembly is not None else ()
+    found = Finding(plan, ways, lacks, tried.failed, covered=covered)
     if request.image is None:
         return found
     stops, told = libraries(dressing.assembly, defaults) if dressing.assembly is not None else ((), ())

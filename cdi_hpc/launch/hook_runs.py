@@ -176,6 +176,7 @@ def _run(hook: RunHook, plan: Plan, target: Target, circumstances: Circumstances
     if complaint:
         raise _FailedError(f"not run: {complaint}")
     assembly = _assembled(plan, target, circumstances.host)
+    planning.enforce_in_image(circumstances.configuration.policy, plan, assembly.covered)
     steps = _steps(assembly, target)
     work = hook_keeper.Work(
         target.path, target.place, target.offset, _variables(plan), steps, assembly.tree.resolve(hook_keeper.SCRATCH)

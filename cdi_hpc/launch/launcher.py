@@ -21,7 +21,7 @@ from cdi_hpc.compiled import wire
 from cdi_hpc.compiled.cache_key import Caller, LauncherLaunch, cache_key
 from cdi_hpc.compiled.compile import compile_dressing, origins
 from cdi_hpc.compiled.plan_cache import PlanCache
-from cdi_hpc.config import Configuration
+from cdi_hpc.config import Configuration, LauncherDefaults
 from cdi_hpc.container import preflight
 from cdi_hpc.errors import CdiError, Problem, assert_never
 from cdi_hpc.host import LiveHost
@@ -34,6 +34,7 @@ from cdi_hpc.spec.request import PREFLIGHT_VARIABLE
 from cdi_hpc.witness import Recorder, Witness
 
 if TYPE_CHECKING:
+    from cdi_hpc.container.stage import Assembly
     from cdi_hpc.launch.telling import Telling
 
 
@@ -178,16 +179,24 @@ def prepare(
         if request.launch.by_default:
             return Prepared(plan, located, _as_typed(request))
         raise
+    if dressing.assembly is not None:
+        planning.enforce_in_image(configuration.policy, plan, dressing.assembly.covered, everybody=everybody)
     dressing = replace(dressing, lacks=judged(dressing.lacks, defaults.unsupported))
     _refuse_fatal(iter(dressing.lacks))
     native.say_about(plan, dressing.messages, report)
     for lack in dressing.lacks:
         report.warn(f"{lack.origin}: {lack.edit}: {lack.reason}")
     if dressing.assembly is not None:
-        strictness = preflight.wanted(environ, defaults.preflight or "fail")
-        for misfit in preflight.enforce(dressing.assembly, strictness, f"{PREFLIGHT_VARIABLE}=warn"):
-            report.warn(misfit)
+        _check_libraries(dressing.assembly, environ, defaults, report)
     return Prepared(plan, located, dressing)
+
+
+def _check_libraries(
+    assembly: Assembly, environ: Mapping[str, str], defaults: LauncherDefaults, report: Report
+) -> None:
+    strictness = preflight.wanted(environ, defaults.preflight or "fail")
+    for misfit in preflight.enforce(assembly, strictness, f"{PREFLIGHT_VARIABLE}=warn"):
+        report.warn(misfit)
 
 
 def _as_typed(request: Request) -> Dressing:

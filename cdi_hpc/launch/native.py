@@ -18,7 +18,7 @@ from cdi_hpc.compiled.plan_cache import PlanCache, Seal
 from cdi_hpc.config import Configuration, Strictness
 from cdi_hpc.container import preflight
 from cdi_hpc.container.compose import Composition, compose
-from cdi_hpc.container.stage import Assembly
+from cdi_hpc.container.stage import Assembly, covered_on_host
 from cdi_hpc.container.steps import Step
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import LiveHost
@@ -170,6 +170,9 @@ def _translate(
     asked = wanted(launch, everybody=everybody)
     if hand_over is not None:
         planned = plan_devices(asked, environ, host, messages, witness=recorder, configuration=configuration)
+        rules = planned.configuration.policy
+        if rules is not None:  # the image is known to the launcher alone: as the machine itself has the paths
+            planning.enforce_in_image(rules, planned.plan, covered_on_host(planned.plan.actions), everybody=everybody)
         records = handoff.records(launch, planned.plan, hand_over(planned.plan.actions), environ, messages)
         return [*origins(recorder.states()), *messages.records, *records], handoff.STEPS
     image = _read_image(launch.image, place, recorder, messages)
@@ -189,6 +192,7 @@ def _translate(
     )
     files = image.files if image.mountable else None  # a directory is read as the recorder wants it
     assembly = embedded.prepare(plan, image.place, host, options, recorder, files)
+    planning.enforce_in_image(planned.configuration.policy, plan, assembly.covered, everybody=everybody)
     say_about(plan, assembly.messages, messages)
     check_libraries(assembly, launch, messages)
     steps = _composed(launch, assembly, options)

@@ -13,12 +13,27 @@ Where this is enforced, and where it is only advice, is said in docs/configurati
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Callable, Literal
 
-from cdi_hpc.errors import CdiError, Problem
-from cdi_hpc.plan import Action, Bind, Directory, MountFilesystem, Plan, SetEnv, Symlink, WriteFile
+from cdi_hpc.errors import CdiError, Problem, assert_never
+from cdi_hpc.plan import (
+    Action,
+    Bind,
+    Covered,
+    CudaCompat,
+    Directory,
+    MountFilesystem,
+    Note,
+    Plan,
+    RunHook,
+    SetEnv,
+    Symlink,
+    Unsupported,
+    UpdateLdCache,
+    WriteFile,
+)
 from cdi_hpc.site.globs import PathPattern, TextPattern
 from cdi_hpc.spec.model import Hook, Origin, ResolvedEdits
 
@@ -35,6 +50,10 @@ CATEGORIES: dict[Category, str] = {
     "mount-targets": "container path",
     "environment": "variable",
 }
+
+
+#: What a hook that updates the loader's cache writes in any image.
+LOADER_CACHE = "/etc/ld.so.cache"
 
 
 @dataclass(frozen=True)
@@ -187,9 +206,30 @@ def enforce(
         CdiError: with one problem for each refusal, which names rule, file and line.
 
     """
-    if policy.is_empty():
-        return
-    found = [judge(policy, subject, identity) for subject in subjects(edits, plan, spec_paths or {})]
+    if not policy.is_empty():
+        _refuse(policy, subjects(edits, plan, spec_paths or {}), identity)
+
+
+def enforce_in_image(policy: Policy, plan: Plan, covered: Iterable[Covered], identity: Identity | None) -> None:
+    """Refuse a plan that breaks a rule in its image, where links may lead to other paths than it has.
+
+    Args:
+        policy: the site's rules.
+        plan: it has been held against the rules by itself.
+        covered: what everything covers that is put into the image, the launcher's own files and mounts included: no
+            rule is about those.
+        identity: as in :func:`enforce`.
+
+    Raises:
+        CdiError: as there.
+
+    """
+    if not policy.is_empty():
+        _refuse(policy, subjects_in_image(plan, covered), identity)
+
+
+def _refuse(policy: Policy, asked: Iterable[Subject], identity: Identity | None) -> None:
+    found = [judge(policy, subject, identity) for subject in asked]
     problems = [refusal(judgement) for judgement in found if judgement.verdict == "deny"]
     if problems:
         raise CdiError(dict.fromkeys(problems))
@@ -262,6 +302,14 @@ def subjects(edits: ResolvedEdits, plan: Plan, spec_paths: Mapping[str, str]) ->
         yield from _of_action(action, written)
 
 
+def subjects_in_image(plan: Plan, covered: Iterable[Covered]) -> Iterator[Subject]:
+    """Of what is covered in an image, what the plan covers: each path as it is written, and as it is there."""
+    theirs = {action.origin for action in plan.actions}
+    for origin, path, real_path in covered:
+        if origin in theirs:
+            yield Subject("mount-targets", _spellings(path, real_path), origin, contains=True)
+
+
 def specs(edits: ResolvedEdits) -> tuple[str, ...]:
     """The files that edits come from, each once."""
     return tuple(dict.fromkeys(origin.spec for origin in _origins(edits)))
@@ -286,6 +334,10 @@ def _of_action(action: Action, written: Mapping[Origin, str]) -> Iterator[Subjec
         yield Subject("mount-targets", (action.target,), origin, contains=True)
     elif isinstance(action, (Symlink, WriteFile, Directory)):
         yield Subject("mount-targets", (action.path,), origin, contains=True)
+    elif isinstance(action, UpdateLdCache):  # what else it writes depends on the image
+        yield Subject("mount-targets", (LOADER_CACHE,), origin, contains=True)
+    elif not isinstance(action, (CudaCompat, RunHook, Note, Unsupported)):
+        assert_never(action)
 
 
 def _spellings(written: str, real: str) -> tuple[str, ...]:

@@ -10,8 +10,20 @@ from policy_cases import ALICE, BOB, link, mount, node, planned, policy, refusal
 from site_files import site
 
 from cdi_hpc.errors import CdiError
+from cdi_hpc.launch.base import ORIGIN as BASE
+from cdi_hpc.plan import Covered
 from cdi_hpc.site.globs import path_pattern
-from cdi_hpc.site.policy import CATEGORIES, Policy, Rule, Rules, Subject, hook_rule, judge, subjects
+from cdi_hpc.site.policy import (
+    CATEGORIES,
+    Policy,
+    Rule,
+    Rules,
+    Subject,
+    enforce_in_image,
+    hook_rule,
+    judge,
+    subjects,
+)
 from cdi_hpc.spec.model import Hook
 
 #: (rules, what is asked for, is refused)
@@ -74,6 +86,29 @@ def test_a_rule_is_for_the_users_and_groups_that_it_names(words, alice, bob):
 def test_for_everybody_at_once_a_denial_for_some_counts_and_a_permission_for_some_does_not():
     assert refusals(policy(kinds=[{"deny": "*/*", "users": "bob"}]), spec(), None)
     assert refusals(policy(kinds=[{"allow": "*/*", "users": "bob"}, {"deny": "*/*"}]), spec(), None)
+
+
+def refused_in_image(rules, who, real_path):
+    """Whether a mount to /x is refused that is one to another path in its image."""
+    _, plan = planned(spec(**mount("/opt/lib", "/x")))
+    (origin,) = {action.origin for action in plan.actions}
+    try:
+        enforce_in_image(rules, plan, [Covered(origin, "/x", real_path), Covered(BASE, "/etc/passwd", "/y")], who)
+    except CdiError as error:
+        return str(error)
+    return ""
+
+
+def test_what_is_covered_in_an_image_is_judged_by_both_paths():
+    closed = policy(mount_targets=[{"deny": "/y", "users": "bob"}])
+    assert "container path '/x', which is '/y'" in refused_in_image(closed, BOB, "/y")
+    assert refused_in_image(closed, None, "/y")
+    assert not refused_in_image(closed, ALICE, "/y")
+    assert not refused_in_image(closed, BOB, "/z")
+
+
+def test_no_rule_is_about_what_the_launcher_itself_covers():
+    assert not refused_in_image(policy(mount_targets=[{"deny": ["/y", "/etc/passwd"]}]), ALICE, "/x")
 
 
 @pytest.mark.parametrize("names, what", [({"users": "nobodyhere"}, "user"), ({"groups": "nobodyhere"}, "group")])

@@ -22,9 +22,16 @@ MODES = ("handoff", "mounts")
 # What is said.
 RULE = "the site does not allow the device 'lab.example/tool=vault'"
 SOURCE = "the site does not allow the host path"
+TARGET = "the site does not allow the container path"
 NO_DEVICE = "is not a device"
 NO_SPEC = "no spec for the kind"
 NO_GPUS = "this step has no GPUs allocated"
+
+_LINK_HOOK = {
+    "hookName": "createContainer",
+    "path": "/usr/bin/nvidia-cdi-hook",
+    "args": ["nvidia-cdi-hook", "create-symlinks", "--link", f"/opt::/lib/{MARK}"],
+}
 
 #: Devices of the site's spec: name -> edits. In texts as in those of a Way.
 DEVICES = {
@@ -36,6 +43,13 @@ DEVICES = {
     "around": {"mounts": [{"hostPath": "{site}", "containerPath": "/mnt"}]},
     "shared": {"mounts": [{"hostPath": "{home}/shared", "containerPath": "/mnt"}]},
     "covering": {"mounts": [{"hostPath": "{site}/open", "containerPath": "/usr/local/lib"}]},
+    # On a machine like those of the lab, /lib is a link to usr/lib.
+    "linked": {"mounts": [{"hostPath": "{site}/open", "containerPath": f"/lib/{MARK}"}]},
+    "rooted": {"mounts": [{"hostPath": "{site}/open", "containerPath": "/proc/self/root/usr/local/lib"}]},
+    "node": {"deviceNodes": [{"path": f"/lib/{MARK}", "hostPath": "/dev/null"}]},
+    "link": {"hooks": [_LINK_HOOK]},
+    "cache": {"hooks": [{**_LINK_HOOK, "args": ["nvidia-cdi-hook", "update-ldcache", "--folder", "/opt"]}]},
+    "through": {"mounts": [{"hostPath": "{site}/open", "containerPath": "/through"}]},
     "hooked": {"hooks": [{"hookName": "createContainer", "path": "/opt/vendor/hook", "args": ["hook"]}]},
 }
 
@@ -54,7 +68,7 @@ policy:
   kinds: {{rules: [{{deny: secret.org/*}}]}}
   devices: {{rules: [{{allow: lab.example/tool=vault, users: root, groups: root}}, {{deny: lab.example/tool=vault}}]}}
   mount-sources: {{rules: [{{deny: '{site}/given-by-the-spec/**'}}]}}
-  mount-targets: {{rules: [{{deny: /usr/local/**}}]}}
+  mount-targets: {{rules: [{{deny: [/usr/local/**, /usr/lib/given-by-the-spec, /etc/ld.so.cache]}}]}}
   environment: {{rules: [{{deny: TOKEN}}]}}
 """
 
@@ -188,6 +202,17 @@ WAYS: dict[str, Way] = {
     "a path with .. that is denied": Way(f"{KIND}=dotted", SOURCE),
     "a directory around what is denied": Way(f"{KIND}=around", SOURCE),
     "a place that is denied": Way(f"{KIND}=covering", "the site does not allow the container path '/usr/local/lib'"),
+    "a place behind a link": Way(f"{KIND}=linked", TARGET, modes=MODES),
+    "a place behind the kernel's link to the root": Way(f"{KIND}=rooted", TARGET, modes=MODES),
+    "a node behind a link": Way(f"{KIND}=node", TARGET, modes=MODES),
+    "a link behind a link": Way(f"{KIND}=link", TARGET, modes=MODES),
+    "the loader's cache": Way(f"{KIND}=cache", TARGET, modes=MODES),
+    "a place behind a link in an image": in_turn(
+        f"srun --quiet --cdi={KIND}=through --cdi-image={{planted}}/image /probe", TARGET
+    ),
+    "a place behind a link in an image that is a file": in_turn(
+        f"srun --quiet --cdi={KIND}=through --cdi-image={{planted}}/image.sqfs /probe", TARGET
+    ),
     "a variable that is denied": Way(f"{KIND}=token", "the site does not allow the variable 'TOKEN=", modes=MODES),
     "a link of the user's": Way(SHARED, SOURCE, before=LINK, modes=MODES),
     "a link to a link": Way(SHARED, SOURCE, before=f"rmdir shared; ln -s {{site}}/{MARK} 1; ln -s 1 shared"),

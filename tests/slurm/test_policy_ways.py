@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 PROBE = """#!/bin/sh
 echo RAN
 env
-cat /mnt/* /usr/local/lib/* 2> /dev/null
+cat /mnt/* /usr/local/lib/* /usr/lib/given-by-the-spec/* 2> /dev/null
 exit 0
 """
 
@@ -224,6 +224,7 @@ def plant_image(site: RuledSite) -> None:
     for name in ("etc/cdi-hpc", "proc", "dev", "sys", "tmp", "usr"):
         (image / name).mkdir(parents=True)
     (image / "etc/cdi-hpc/config.yaml").write_text("policy: {devices: {default: allow}}\n")
+    (image / "through").symlink_to("usr/local/lib")
     (image / "mnt").symlink_to(f"../../../..{site.top}/{MARK}")
     build(PROBE_IN_IMAGE, image / "probe", "-static")
     subprocess.run(

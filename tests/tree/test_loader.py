@@ -103,6 +103,14 @@ def test_the_cache_is_staged_whatever_is_at_its_name(tree):
     assert "/outside" not in tree.staged_in(0)
 
 
+def test_every_path_that_is_staged_is_named(tree):
+    before = set(tree.staged_in(0))
+    _, paths = update_ld_cache([UpdateLdCache(("/opt/lib",), ORIGIN)], [], tree)
+    staged = tree.staged_in(0)
+    assert set(paths) == {path for path in staged if path not in before and isinstance(staged[path], StagedFile)}
+    assert "/etc/ld.so.cache" in paths
+
+
 def test_a_cache_that_another_edit_mounts_is_refused(tree, driver):
     tree.put("/etc/ld.so.cache", StagedFile())
     tree.mount("/etc/ld.so.cache", driver + "/a.so")
@@ -131,7 +139,7 @@ def test_an_image_without_compatibility_libraries_says_so(tree):
     decision, directory = decide_compat(rule, tree)
     assert (decision.use, decision.reason) == (False, "the image has no such directory")
     assert directory == rule.directory
-    assert update_ld_cache([UpdateLdCache((), ORIGIN)], [rule], tree)[0].startswith(rule.directory + ": ")
+    assert update_ld_cache([UpdateLdCache((), ORIGIN)], [rule], tree)[0][0].startswith(rule.directory + ": ")
 
 
 def test_compatibility_libraries_are_found_through_links(tmp_path):

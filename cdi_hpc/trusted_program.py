@@ -30,11 +30,11 @@ def complaint(path: str) -> str:
     """
     owners = roots()
     try:
-        for directory in _directories(path):
+        for directory in directories_of(path):
             found = os.lstat(directory)
             if not stat.S_ISDIR(found.st_mode):
                 return f"{directory} is no directory"
-            reason = _not_roots(directory, found, owners)
+            reason = not_roots(directory, found, owners)
             if reason:
                 return reason
         found = os.lstat(path)
@@ -46,17 +46,19 @@ def complaint(path: str) -> str:
         return f"{path} is a set-user-ID or set-group-ID program, which would have no such rights here"
     if not os.access(path, os.X_OK):
         return f"{path} is no program that you may execute"
-    return _not_roots(path, found, owners)
+    return not_roots(path, found, owners)
 
 
-def _directories(path: str) -> Iterator[str]:
+def directories_of(path: str) -> Iterator[str]:
+    """Every directory that an absolute path goes through, the root first."""
     yield "/"
     for index, letter in enumerate(path):
         if letter == "/" and index:
             yield path[:index]
 
 
-def _not_roots(path: str, found: os.stat_result, owners: frozenset[int]) -> str:
+def not_roots(path: str, found: os.stat_result, owners: frozenset[int]) -> str:
+    """Why something is not root's alone to write, "" if it is."""
     if found.st_uid not in owners:
         return f"{path} belongs to user {found.st_uid}, not to root"
     if found.st_mode & _OTHERS_WRITE:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Callable, Literal
 
+from cdi_hpc import planning
+from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError
 
 #: ``ok``: as it should be. ``note``: worth knowing. ``warning``: something will not work, or not well, for somebody.
@@ -55,6 +57,14 @@ class Question:
     def variables(self) -> Mapping[str, str]:
         """The environment, empty if there is none."""
         return self.environ or {}
+
+
+def configured(question: Question, *, everybody: bool = False) -> Configuration | None:
+    """What holds for launches; None if it is wrong: the check ``configuration`` says so, and no other has to."""
+    try:
+        return planning.load_configuration(question.variables, everybody=everybody)
+    except CdiError:
+        return None
 
 
 @dataclass(frozen=True)

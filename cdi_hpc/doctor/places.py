@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from cdi_hpc.compiled.cache_place import CacheError, user_directory
 from cdi_hpc.compiled.plan_cache import user_cache
-from cdi_hpc.doctor.checks import Finding, Question
+from cdi_hpc.doctor.checks import Finding, Question, configured
 from cdi_hpc.mountinfo import mount_types
 
 #: File systems that nodes share, by the type that proc_pid_mountinfo(5) shows.
@@ -31,9 +31,12 @@ _SHARED = (
 
 def plan_cache(question: Question) -> Iterator[Finding]:
     """Whether compiled plans can be kept."""
-    directory, is_chosen = user_directory(question.variables, os.geteuid())
+    configuration = configured(question)
+    if configuration is None:
+        return  # it may name the directory
+    directory, is_chosen = user_directory(question.variables, os.geteuid(), configuration)
     try:
-        user_cache(question.variables)
+        user_cache(question.variables, configuration)
     except CacheError as error:
         for problem in error.problems:
             yield Finding("warning", f"no plans are kept: {problem.where}: {problem.what}", problem.fix)

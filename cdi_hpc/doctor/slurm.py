@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from cdi_hpc.doctor.checks import Finding, Question
+from cdi_hpc.doctor.checks import Finding, Question, configured
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
-from cdi_hpc.planning import load_configuration
 from cdi_hpc.resolve.lookup import read_registry
 from cdi_hpc.site import allocation
 from cdi_hpc.site.allocation import GresMap
@@ -287,18 +286,16 @@ def arguments(question: Question) -> Iterator[Finding]:
                 wrong += 1
                 fix = f"install cdi-hpc on this node, or write {name}=PATH"
                 yield Finding("problem", f"{given[name]} can't be executed, and the plugin calls it", fix)
-        if "cache" not in given and _has_rules():
+        if "cache" not in given and _has_rules(question):
             what = f"{entry.file}: the site has rules, and without 'cache=' steps take plans that users have changed"
             yield Finding("warning", what, "write cache=/run/cdi-hpc")
         elif not wrong:
             yield Finding("ok", f"{entry.file}: the plugin's arguments are right")
 
 
-def _has_rules() -> bool:
-    try:
-        policy = load_configuration({}, everybody=True).policy
-    except CdiError:
-        return False  # another check says so
+def _has_rules(question: Question) -> bool:
+    configuration = configured(question, everybody=True)
+    policy = configuration.policy if configuration else None
     return policy is not None and not policy.is_empty()
 
 
@@ -342,9 +339,11 @@ def _expanded(text: str) -> Iterator[str]:
 
 
 def _maps(gres: str, question: Question, registry: Registry) -> Iterator[GresMap]:
-    configured = load_configuration(question.variables, everybody=True).gres
-    if configured:
-        yield from (mapped for name, mapped in configured.items() if name == gres)
+    configuration = configured(question, everybody=True)
+    if configuration is None:
+        return
+    if configuration.gres:
+        yield from (mapped for name, mapped in configuration.gres.items() if name == gres)
     else:
         yield from (GresMap(kind) for kind in registry.kinds() if kind.partition("/")[2] == gres)
 
@@ -367,9 +366,12 @@ def _uuids(host: LiveHost) -> dict[int, str]:
 
 def gres(question: Question) -> Iterator[Finding]:
     """Whether each number of a GRES is a device, and the one that Slurm means."""
+    configuration = configured(question, everybody=True)
+    if configuration is None:
+        return
     registry, host = _registry(question), LiveHost()
     known = _gres()
-    for name in load_configuration(question.variables, everybody=True).gres:
+    for name in configuration.gres:
         if name not in known:
             yield Finding("warning", f"slurm.gres.{name}: this node has no such GRES", "correct it, or gres.conf")
     if "gpu" not in known:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
+import shlex
 import stat
 from collections.abc import Iterable, Iterator
 
-from cdi_hpc import config, planning
+from cdi_hpc import config, planning, trusted_program
+from cdi_hpc.config import Configuration
 from cdi_hpc.config.check import doubts
-from cdi_hpc.doctor.checks import Finding, Question
+from cdi_hpc.config.settings import Layer
+from cdi_hpc.doctor.checks import Finding, Question, Status, configured
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import LiveHost
 from cdi_hpc.plan import Plan, Unsupported
 from cdi_hpc.resolve.lookup import directories
+from cdi_hpc.site.policy import RefusedError
 from cdi_hpc.spec import request as requests
 from cdi_hpc.spec.model import ContainerEdits, Spec
 from cdi_hpc.spec.registry import (
@@ -64,14 +69,26 @@ def files(question: Question) -> Iterator[Finding]:
 
 def modes(question: Question) -> Iterator[Finding]:
     """Whether everybody can read the specs of the host: what root sees is not what users see."""
-    if question.cdi_dirs:
-        return
-    paths = list(_paths(question))
+    paths = [path for directory in _directories_of_host(question) for path in _paths(directory)]
     wrong = [path for path in paths if not _readable_by_all(path)]
     for path in wrong:
-        yield Finding("warning", f"{path} can't be read by everybody", f"chmod 644 {path} (755 for a directory)")
+        fix = f"chmod {755 if os.path.isdir(path) else 644} {shlex.quote(path)}"
+        yield Finding("warning", f"{path} can't be read by everybody", fix)
     if paths and not wrong:
         yield Finding("ok", "the spec files can be read by everybody")
+
+
+def owners(question: Question) -> Iterator[Finding]:
+    """Whether root alone can write to the specs of the host: they say what is shown in everybody's containers."""
+    status: Status = "warning" if _who_configured(question) else "problem"  # a site may have chosen somebody else's
+    paths = [os.path.realpath(path) for directory in _directories_of_host(question) for path in _paths(directory)]
+    roots = trusted_program.roots()
+    ways = dict.fromkeys(part for path in paths for part in (*trusted_program.directories_of(path), path))
+    wrong = {part: reason for part in ways if (reason := trusted_program.not_roots(part, os.lstat(part), roots))}
+    for part, reason in wrong.items():
+        yield Finding(status, reason, f"chown root {shlex.quote(part)}; chmod go-w {shlex.quote(part)}")
+    if paths and not wrong:
+        yield Finding("ok", "root alone can write to the spec files")
 
 
 def conflicts(question: Question) -> Iterator[Finding]:
@@ -122,9 +139,32 @@ def nvidia_nodes(question: Question) -> Iterator[Finding]:
 
 def request(question: Question) -> Iterator[Finding]:
     """What a launch with the devices would say: missing files, devices that can't be opened, hooks unknown."""
-    plan = plan_for(question)
-    if plan is None:
+    configuration = configured(question)
+    if configuration is None:
         return
+    if question.devices:
+        yield from _of_plan(_plan(question, question.devices, configuration))
+        return
+    of_kinds = {kind: _of_kind(kind, question, configuration) for kind in _registry(question).kinds()}
+    yield from dict.fromkeys(finding for findings in of_kinds.values() for finding in findings)
+    if of_kinds and all(finding.status == "note" for findings in of_kinds.values() for finding in findings):
+        what = "the site's rules refuse every kind of device to you"
+        yield Finding("warning", what, "ask the administrator, or look at 'policy' in the configuration")
+
+
+def _of_kind(kind: str, question: Question, configuration: Configuration) -> tuple[Finding, ...]:
+    """Of a kind that nobody asked for: one that he is not to have says nothing of the others."""
+    try:
+        return tuple(_of_plan(_plan(question, (kind,), configuration)))
+    except RefusedError as error:
+        first, *others = error.problems
+        more = f" (and {len(others)} more)" if others else ""
+        return (Finding("note", f"{kind}: {first.where}: {first.what}{more}", "nothing, if it is meant so"),)
+    except CdiError as error:
+        return tuple(Finding("problem", f"{each.where}: {each.what}", each.fix) for each in error.problems)
+
+
+def _of_plan(plan: Plan) -> Iterator[Finding]:
     lacks = [*plan.unsupported()]
     for lack in lacks:
         yield _of_lack(lack)
@@ -133,24 +173,34 @@ def request(question: Question) -> Iterator[Finding]:
 
 
 def plan_for(question: Question) -> Plan | None:
-    """The plan of the devices in question, or of all there are; None if there are none.
+    """The plan of the devices in question, or of all that can be had.
 
-    Raises:
-        CdiError: a device that was named is not there.
-
+    None if there are none; if they can't be had, the check ``request`` says why.
     """
-    registry = _registry(question)
-    wanted = question.devices or registry.kinds()
-    if not wanted:
+    configuration = configured(question)
+    if configuration is None:
         return None
-    launch = planning.Wanted("embedded", tuple(wanted), question.cdi_dirs)
+    wanted = question.devices or _kinds_that_can_be_had(question, configuration)
     try:
-        return planning.plan_devices(launch, question.variables, LiveHost(), _Silent()).plan
+        return _plan(question, wanted, configuration) if wanted else None
     except CdiError:
-        if question.devices:
-            raise
-        # Kinds that nobody asked for: what is wrong with them was said of their files.
         return None
+
+
+def _kinds_that_can_be_had(question: Question, configuration: Configuration) -> tuple[str, ...]:
+    found = []
+    for kind in _registry(question).kinds():
+        with contextlib.suppress(CdiError):  # ``request`` says it
+            _plan(question, (kind,), configuration)
+            found.append(kind)
+    return tuple(found)
+
+
+def _plan(question: Question, devices: tuple[str, ...], configuration: Configuration) -> Plan:
+    """The plan of a launch (CdiError: a device is not there, or a rule refuses it)."""
+    wanted = planning.Wanted("embedded", devices, question.cdi_dirs)
+    environ = question.variables
+    return planning.plan_devices(wanted, environ, LiveHost(), _Silent(), configuration=configuration).plan
 
 
 class _Silent:
@@ -169,32 +219,43 @@ def _of_lack(lack: Unsupported) -> Finding:
 
 
 def _directories(question: Question) -> tuple[SpecDirectory, ...]:
-    try:
-        configured = planning.load_configuration(question.variables)
-    except CdiError:  # ``configuration`` says it
+    configuration = configured(question)
+    if configuration is None:
         return spec_directories(question.variables, question.cdi_dirs)
-    return directories(question.cdi_dirs, question.variables, configured)
+    return directories(question.cdi_dirs, question.variables, configuration)
 
 
 def _registry(question: Question) -> Registry:
     return load_registry(_directories(question))
 
 
-def _paths(question: Question) -> Iterator[str]:
-    for directory in _directories(question):
-        if os.path.isdir(directory.path):
-            yield directory.path
-        try:
-            yield from spec_files(directory)
-        except CdiError:
-            continue  # ``files`` says it
+def _directories_of_host(question: Question) -> tuple[SpecDirectory, ...]:
+    """Those that are not the user's own business: neither he nor his environment has chosen them."""
+    if _who_configured(question) == "user":
+        return ()
+    return tuple(directory for directory in _directories(question) if not directory.named)
+
+
+def _who_configured(question: Question) -> Layer | None:
+    """Whose configuration says where specs are, None if it is nobody's."""
+    try:
+        settings = config.load(question.variables, os.geteuid()).settings
+    except CdiError:
+        return None
+    found = settings.get(("spec-directories",))
+    return found[-1].layer if found else None
+
+
+def _paths(directory: SpecDirectory) -> Iterator[str]:
+    """A directory and its files, as far as they are there."""
+    if os.path.isdir(directory.path):
+        yield directory.path
+    with contextlib.suppress(CdiError):  # ``files`` says it
+        yield from filter(os.path.exists, spec_files(directory))
 
 
 def _readable_by_all(path: str) -> bool:
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
+    mode = os.stat(path).st_mode
     needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
     return mode & needed == needed
 

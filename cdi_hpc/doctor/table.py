@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (
     Check("configuration", "places", specs.configuration),
     Check("spec-files", "specs", specs.files),
     Check("spec-modes", "specs", specs.modes),
+    Check("spec-owners", "specs", specs.owners),
     Check("conflicts", "specs", specs.conflicts),
     Check("empty-all", "specs", specs.empty_all),
     Check("driver-version", "specs", specs.driver_version),

@@ -185,6 +185,10 @@ class Judgement:
     by: Rule | Rules
 
 
+class RefusedError(CdiError):
+    """Rules of the site's refuse what was asked for."""
+
+
 def enforce(
     policy: Policy,
     edits: ResolvedEdits,
@@ -203,7 +207,8 @@ def enforce(
         spec_paths: real path of each spec file, as far as it differs from the one it was read by.
 
     Raises:
-        CdiError: with one problem for each refusal, which names rule, file and line.
+        RefusedError: with one problem for each refusal, which names rule, file and line.
+        CdiError: as :func:`judge`.
 
     """
     if not policy.is_empty():
@@ -232,7 +237,7 @@ def _refuse(policy: Policy, asked: Iterable[Subject], identity: Identity | None)
     found = [judge(policy, subject, identity) for subject in asked]
     problems = [refusal(judgement) for judgement in found if judgement.verdict == "deny"]
     if problems:
-        raise CdiError(dict.fromkeys(problems))
+        raise RefusedError(dict.fromkeys(problems))
 
 
 def judge(policy: Policy, subject: Subject, identity: Identity | None) -> Judgement:

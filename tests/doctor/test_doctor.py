@@ -234,3 +234,38 @@ def test_the_drop_ins_of_a_package_are_named_to_who_types_the_launcher(tmp_path)
     (shims / "ch-run").symlink_to("../../../bin/cdi-hpc-run")
     (after,) = programs.drop_ins(question)
     assert after.fix.startswith(f"{shims}, first on the PATH; ")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "script, path, reason",
+    [
+        ("chmod 777 /etc/cdi", "/etc/cdi", "others than root can write to /etc/cdi (mode 777)"),
+        ("chmod 666 /etc/cdi/a.yaml", "/etc/cdi/a.yaml", "others than root can write to /etc/cdi/a.yaml (mode 666)"),
+        ("chown 1234 /etc/cdi/a.yaml", "/etc/cdi/a.yaml", "/etc/cdi/a.yaml belongs to user 1234, not to root"),
+    ],
+)
+def test_specs_of_the_host_that_others_can_write_to_are_a_problem(lab, script, path, reason) -> None:
+    status, rows = on_changed_host(lab, script)
+    assert status == 1
+    assert [(row["status"], row["finding"], row["fix"]) for row in rows if row["check"] == "spec-owners"] == [
+        ("problem", reason, f"chown root {path}; chmod go-w {path}")
+    ]
+
+
+@pytest.mark.root
+def test_specs_that_users_can_not_read_are_told_by_the_mode_that_each_needs(lab) -> None:
+    _, rows = on_changed_host(lab, "chmod 600 /etc/cdi/a.yaml; chmod 700 /etc/cdi; ln -s nowhere /etc/cdi/b.yaml")
+    assert [(row["finding"], row["fix"]) for row in rows if row["check"] == "spec-modes"] == [
+        ("/etc/cdi can't be read by everybody", "chmod 755 /etc/cdi"),
+        ("/etc/cdi/a.yaml can't be read by everybody", "chmod 644 /etc/cdi/a.yaml"),
+    ]
+
+
+def on_changed_host(lab, script: str) -> tuple[int, list[dict]]:
+    """What root's doctor finds on a host with specs that a script has changed."""
+    spec = "cdiVersion: 0.5.0\nkind: a.b/c\ndevices: [{name: d, containerEdits: {env: [A=b]}}]\n"
+    prepare = f"mount -t tmpfs -o mode=755 cdi /etc/cdi; printf '{spec}' >/etc/cdi/a.yaml; chmod 644 /etc/cdi/a.yaml"
+    doctor = "exec cdi-hpc doctor --format json"
+    done = lab.run(["unshare", "--mount", "sh", "-euc", f"{prepare}; {script}; {doctor}"])
+    return done.returncode, json.loads(done.stdout)

@@ -186,15 +186,20 @@ def _number(name: str, value: int) -> str:
 
 
 def _no_access(source: str, found: HostNode, code: int, host: Host) -> str:
+    error = os.strerror(code)
     if code == errno.EPERM:
-        return f"{source} can't be opened ({os.strerror(code)}): the job's device cgroup does not allow it"
-    if found.mode & 0o060:
+        return f"{source} can't be opened ({error}): the job's device cgroup does not allow it"
+    if found.mode & 0o060 and found.gid != 0:
         group = host.group_name(found.gid)
         return (
-            f"{source} can't be opened ({os.strerror(code)}): it needs membership of group {group}, which a user "
+            f"{source} can't be opened ({error}): it needs membership of group {group}, which a user "
             "namespace can't add; ask the administrator to add you to it"
         )
-    return f"{source} can't be opened ({os.strerror(code)}): mode {found.mode:o}, owner {found.uid}"
+    # Root's own group is nobody's to be in.
+    return (
+        f"{source} can't be opened ({error}): mode {found.mode:o}, owner {found.uid}; "
+        "ask the administrator for a udev rule that gives the node a group of yours"
+    )
 
 
 def _gpu_minors(nodes: Iterable[Sourced[DeviceNode]], host: Host) -> tuple[int, ...]:

@@ -170,10 +170,19 @@ def test_a_node_for_a_group_names_the_group_that_is_missing():
     assert "it needs membership of group video" in found.reason
 
 
+ASK = "ask the administrator for a udev rule that gives the node a group of yours"
+
+
 def test_a_node_for_its_owner_alone_says_its_mode():
     on = host({"/dev/gpu": "c 1:3 mode=600 uid=7"}, open_errors={"/dev/gpu": errno.EACCES})
     (reason,) = said(on, device_nodes=[DeviceNode("/dev/gpu")])
-    assert reason == "/dev/gpu can't be opened (Permission denied): mode 600, owner 7"
+    assert reason == f"/dev/gpu can't be opened (Permission denied): mode 600, owner 7; {ASK}"
+
+
+def test_nobody_is_told_to_become_a_member_of_roots_group():
+    on = host({"/dev/gpu": "c 1:3 mode=660 gid=0"}, open_errors={"/dev/gpu": errno.EACCES}, group_names={0: "root"})
+    (reason,) = said(on, device_nodes=[DeviceNode("/dev/gpu")])
+    assert reason == f"/dev/gpu can't be opened (Permission denied): mode 660, owner 0; {ASK}"
 
 
 def test_eperm_is_the_device_cgroups_doing():

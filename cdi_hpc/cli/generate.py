@@ -56,8 +56,8 @@ def command(
 ) -> int:
     """Make CDI specs from what this host has, by RECIPEs (default: all that find something).
 
-    Without --output the specs are printed as YAML documents. A file is replaced in one step, and only if something
-    changed; the file of a recipe that finds nothing any more is removed.
+    Without --output the specs are printed as YAML documents: several only to a terminal. A file is replaced in one
+    step, and only if something changed; the file of a recipe that finds nothing any more is removed.
     """
     reporter = Reporter(verbose + quiet)
     if watch and not output:
@@ -78,8 +78,16 @@ def command(
     elif output_format == "json":
         print_json([result.spec for result in found])
     else:
-        sys.stdout.write("---\n".join(text_of(result.spec, result.recipe) for result in found if result.spec))
+        _print(found)
     return 0 if found else PROBLEM
+
+
+def _print(found: Sequence[Generated]) -> None:
+    """Specs for people to look at; of several in one file, readers of CDI take the first and ignore the others."""
+    if len(found) > 1 and not sys.stdout.isatty():
+        what = f"{len(found)} specs ({', '.join(result.recipe.name for result in found)}) can't be one file"
+        raise CdiError(Problem("standard output", what, "write them with --output DIR, or name one recipe"))
+    sys.stdout.write("---\n".join(text_of(result.spec, result.recipe) for result in found if result.spec))
 
 
 def _chosen(known: Mapping[str, Recipe], names: Sequence[str]) -> list[Recipe]:

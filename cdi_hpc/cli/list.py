@@ -12,6 +12,7 @@ from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, cdi_dir, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
 from cdi_hpc.resolve.lookup import directories
+from cdi_hpc.spec.document import ONLY_THE_FIRST
 from cdi_hpc.spec.registry import Registry, load_registry
 
 
@@ -40,7 +41,8 @@ def command(cdi_dirs: tuple[str, ...], strict: bool, output_format: str, verbose
         for shadowed in registry.shadowed:
             reporter.note(f"{shadowed.path}: {shadowed.name} is not used, {shadowed.winner} defines it and wins")
     for warning in registry.warnings:
-        reporter.note(warning)
+        # Devices of further documents are missing in the list.
+        (reporter.warn if warning.what == ONLY_THE_FIRST else reporter.note)(warning)
     return PROBLEM if registry.errors else 0
 
 

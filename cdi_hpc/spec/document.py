@@ -28,6 +28,10 @@ MAX_VALUES = 500_000  # counted with every alias expanded
 MAX_DEPTH = 100
 
 
+#: Among the notes of a text with several documents: what is in the others is lost.
+ONLY_THE_FIRST = "only the first document of the file is read"
+
+
 class Position(NamedTuple):
     """A place in a text, both counted from 1."""
 
@@ -249,7 +253,7 @@ class _Builder:
         """
         try:
             if type(next(stream, None)).__name__ == "DocumentStartEvent":
-                self.notes.append("only the first document of the file is read")
+                self.notes.append(ONLY_THE_FIRST)
         except _UnreadableError as error:
             if not self._yaml_1_1:
                 raise

@@ -139,6 +139,33 @@ def test_the_list_shows_what_each_recipe_finds(generate) -> None:
     } <= {row["recipe"] for row in rows}
 
 
+def test_several_specs_are_not_printed_into_one_file_but_to_whoever_looks(generate, lab, things, tmp_path) -> None:
+    (tmp_path / "recipes.d" / "zz.yaml").write_text((RECIPE % things).replace("lab.example/thing", "lab.example/other"))
+    done = generate("thing", "zz")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "cdi-hpc: error: standard output: 2 specs (thing, zz) can't be one file "
+        "(write them with --output DIR, or name one recipe)\n"
+    )
+    assert len(json.loads(generate("thing", "zz", "--format", "json").stdout)) == 2
+    command = f"cdi-hpc generate --recipe-dir {tmp_path}/recipes.d thing zz"
+    seen = lab.run(["script", "--quiet", "--return", "--command", command, tmp_path / "typescript"])
+    assert seen.returncode == 0, seen.stdout
+    assert [line for line in seen.stdout.splitlines() if line.startswith(("kind", "---"))] == [
+        "kind: lab.example/thing",
+        "---",
+        "kind: lab.example/other",
+    ]
+
+
+def test_a_list_says_that_further_documents_of_a_file_are_lost(lab, tmp_path) -> None:
+    spec = "cdiVersion: 0.5.0\nkind: lab.example/{}\ndevices: [{{name: d, containerEdits: {{env: [A=b]}}}}]\n"
+    (tmp_path / "host.yaml").write_text(spec.format("a") + "---\n" + spec.format("b"))
+    done = lab.run(["cdi-hpc", "list", "--cdi-dir", tmp_path])
+    assert (done.returncode, "lab.example/a=d" in done.stdout, "lab.example/b=d" in done.stdout) == (0, True, False)
+    assert done.stderr == (f"cdi-hpc: warning: {tmp_path}/host.yaml:1:1: only the first document of the file is read\n")
+
+
 def test_a_recipe_that_is_not_there_is_named_with_the_nearest(generate) -> None:
     done = generate("thign", "nvidi")
     assert done.returncode == 1

@@ -40,6 +40,8 @@ def command(cdi_dirs: tuple[str, ...], strict: bool, output_format: str, verbose
             complain("error", str(problem))
         for shadowed in registry.shadowed:
             reporter.note(f"{shadowed.path}: {shadowed.name} is not used, {shadowed.winner} defines it and wins")
+    for unread in registry.unread:
+        reporter.warn(unread)
     for warning in registry.warnings:
         # Devices of further documents are missing in the list.
         (reporter.warn if warning.what == ONLY_THE_FIRST else reporter.note)(warning)
@@ -60,5 +62,5 @@ def _document(registry: Registry) -> dict[str, Any]:
             for loaded in registry.specs
         ],
         "errors": {path: [str(problem) for problem in problems] for path, problems in registry.errors.items()},
-        "warnings": [str(warning) for warning in registry.warnings],
+        "warnings": [str(warning) for warning in (*registry.unread, *registry.warnings)],
     }

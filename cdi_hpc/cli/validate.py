@@ -10,8 +10,8 @@ import click
 from cdi_hpc.cli import PROBLEM, complain
 from cdi_hpc.cli.options import Reporter, output_format, strict, verbosity
 from cdi_hpc.cli.output import print_json, print_table
-from cdi_hpc.errors import CdiError
-from cdi_hpc.spec.registry import SpecDirectory, load_spec, spec_files
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.spec.registry import SpecDirectory, load_spec, spec_files, unread_files
 from cdi_hpc.spec.validate import Checked
 
 
@@ -31,6 +31,8 @@ def command(paths: tuple[str, ...], strict: bool, output_format: str, verbose: i
     for path in paths:
         if not any(result.path == path or result.path.startswith(f"{path.rstrip('/')}/") for result in results):
             reporter.warn(f"{path}: no spec files there")
+        for unread in _unread(path):
+            reporter.warn(unread)
     if output_format == "json":
         print_json(
             [
@@ -64,6 +66,14 @@ def _check(paths: Sequence[str], *, is_strict: bool) -> Iterator[Checked]:
                 yield file
             else:
                 yield load_spec(file, strict=is_strict, schema=True)
+
+
+def _unread(path: str) -> list[Problem]:
+    """What a directory has besides; that it can't be read has been said."""
+    try:
+        return unread_files(SpecDirectory(path, named=True)) if os.path.isdir(path) else []
+    except CdiError:
+        return []
 
 
 def _files(path: str) -> list[str | Checked]:

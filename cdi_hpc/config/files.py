@@ -22,6 +22,11 @@ FILE = "config.yaml"
 MORE = "config.d"
 _SUFFIX = ".yaml"
 
+#: What somebody may take for a configuration file where one is looked for: nobody is to lose rules by a name. A schema
+#: for editors may lie beside config.yaml.
+_LIKE_A_FILE = (".yaml", ".yml", "config.json")
+_LIKE_MORE = (".yaml", ".yml", ".json")
+
 #: A file with 1,000 rules has some 50 kB.
 MAX_BYTES = 1 << 20
 
@@ -93,13 +98,14 @@ def read_site(places: Places, witness: Witness) -> Iterator[ConfigFile]:
     """The administrator's files in the order in which they count: config.yaml, then config.d by name.
 
     Raises:
-        CdiError: somebody else could have written one, or it can't be read.
+        CdiError: somebody else could have written one, it can't be read, or it has a name that is not looked for.
 
     """
     directory = _open_directory(places.site, None, places.site_trust, witness)
     if directory is None:
         return
     try:
+        _refuse_unread(places.site, directory, (FILE,), _LIKE_A_FILE)
         yield from _read_file(f"{places.site}/{FILE}", directory, places.site_trust, witness)
         yield from _read_more(f"{places.site}/{MORE}", directory, places.site_trust, witness)
     finally:
@@ -157,8 +163,23 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 def _read_more(path: str, above: int, trust: Trust, witness: Witness) -> Iterator[ConfigFile]:
     directory = _open_directory(path, above, trust, witness)
-    if directory is not None:
-        yield from _files_of(path, directory, (_SUFFIX,), trust, witness)
+    if directory is None:
+        return
+    try:
+        _refuse_unread(path, directory, (_SUFFIX,), _LIKE_MORE)
+    except CdiError:
+        os.close(directory)
+        raise
+    yield from _files_of(path, directory, (_SUFFIX,), trust, witness)
+
+
+def _refuse_unread(path: str, directory: int, ends: tuple[str, ...], like: tuple[str, ...]) -> None:
+    """Refuse files with names like those that are read (CdiError). One with a dot in front is hidden."""
+    names = (name for name in sorted(os.listdir(directory)) if name.lower().endswith(like) and not name.startswith("."))
+    lost = [name for name in names if not name.endswith(ends)]
+    if lost:
+        what = f"not read because of its name: {SITE_DIRECTORY} has {FILE}, and {MORE} with what ends in {_SUFFIX}"
+        raise CdiError(Problem(f"{path}/{name}", what, "rename or remove it") for name in lost)
 
 
 def _files_of(

@@ -88,6 +88,10 @@ def of_file(file: ConfigFile, layer: Layer) -> list[Setting]:
 
     """
     document = parse(file.data, file.path)
+    if document.second is not None:  # its rules would be lost
+        where = f"{document.path}:{document.second.line}:{document.second.column}"
+        what = "a second document begins here, and a configuration is one"
+        raise CdiError(Problem(where, what, "put it into a file of its own, or take out the line '---'"))
     value = without_nulls(document.value)
     if value is None:
         return []

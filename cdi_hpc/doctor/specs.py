@@ -59,7 +59,7 @@ def files(question: Question) -> Iterator[Finding]:
     places = ", ".join(directory.path for directory in registry.directories)
     for problems in registry.errors.values():
         yield from (Finding("problem", f"{p.where}: {p.what}", p.fix) for p in problems if "conflicting" not in p.what)
-    for warning in registry.warnings:
+    for warning in (*registry.unread, *registry.warnings):
         yield Finding("warning", f"{warning.where}: {warning.what}", warning.fix)
     if not registry.specs:
         yield Finding("problem", f"no usable spec in {places}", _FIRST)

@@ -178,7 +178,7 @@ def find_devices(
         # What could not be read may be where the missing device is; conflicts of other devices are not.
         loaded = {spec.path for spec in registry.specs}
         unread = (p for path, problems in registry.errors.items() if path not in loaded for p in problems)
-        raise CdiError(dict.fromkeys((*unread, *error.problems))) from None
+        raise CdiError(dict.fromkeys((*unread, *registry.unread, *error.problems))) from None
     used = {device.spec.path for device in resolution.devices}
     for warning in dict.fromkeys([*registry.warnings, *resolution.warnings]):
         tell = report.warn if any(warning.where.startswith((path, "kind ")) for path in used) else report.note

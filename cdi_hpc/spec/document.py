@@ -47,6 +47,7 @@ class Document:
         path: the file's name, for messages.
         value: mappings with text keys, lists, text, int, float, bool and None.
         notes: what is worth a warning about the text itself.
+        second: where another document begins, which is not read; None if there is none.
 
     """
 
@@ -54,6 +55,7 @@ class Document:
     text: bytes = field(repr=False)
     value: Any
     notes: tuple[str, ...] = ()
+    second: Position | None = None
 
     def where(self, at: FieldPath) -> str:
         """``FILE:LINE:COLUMN: FIELD``, as far as it is known; the position of the nearest part that exists."""
@@ -117,7 +119,7 @@ def parse(data: bytes, path: str, *, strict: bool = False) -> Document:
         value = builder.build(_events(data))
     except _UnreadableError as error:
         raise _refusal(path, error, json_error) from None
-    return Document(path, data, value, tuple(builder.notes))
+    return Document(path, data, value, tuple(builder.notes), builder.second)
 
 
 _SURROGATE = re.compile(rb"\\u[dD][89abAB]")
@@ -216,6 +218,7 @@ class _Builder:
     def __init__(self, *, track: bool = False, yaml_1_1: bool = False) -> None:
         self.positions: dict[FieldPath, Position] = {}
         self.notes: list[str] = []
+        self.second: Position | None = None
         self._track = track
         self._yaml_1_1 = yaml_1_1
         self._frames: list[_Frame] = []
@@ -252,7 +255,10 @@ class _Builder:
         loses half of itself that way, and nobody would know.
         """
         try:
-            if type(next(stream, None)).__name__ == "DocumentStartEvent":
+            event = next(stream, None)
+            if type(event).__name__ == "DocumentStartEvent":
+                mark = event.start_mark  # type: ignore[union-attr]  # the name says that it is one
+                self.second = Position(mark.line + 1, mark.column + 1)
                 self.notes.append(ONLY_THE_FIRST)
         except _UnreadableError as error:
             if not self._yaml_1_1:

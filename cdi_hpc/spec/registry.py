@@ -28,6 +28,9 @@ ENVIRONMENT_VARIABLE = "CDI_HPC_DIRS"
 
 _SUFFIXES = (".json", ".yaml")
 
+#: What somebody may take for one of these.
+_LIKE_SUFFIXES = (*_SUFFIXES, ".yml")
+
 
 class SpecDirectory(NamedTuple):
     """A directory to look for specs in; one that somebody named has to exist."""
@@ -99,6 +102,7 @@ class Registry:
         shadowed: devices that lost against a later directory.
         conflicts: devices that nobody gets, and the files that define them in one directory.
         broken: devices of files with errors, and those files, as far as they could be read.
+        unread: files that are not read because of their names.
 
     """
 
@@ -110,6 +114,7 @@ class Registry:
     shadowed: tuple[Shadowed, ...] = ()
     conflicts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     broken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unread: tuple[Problem, ...] = ()
 
     def vendors(self) -> tuple[str, ...]:
         """Vendors of all specs, sorted."""
@@ -161,10 +166,11 @@ def load_registry(
         if witness is not None:
             witness.saw(directory.path, "names")
         try:
-            paths = spec_files(directory)
+            paths, others = _listed(directory)
         except CdiError as error:
             builder.errors.setdefault(directory.path, []).extend(error.problems)
             continue
+        builder.unread += map(_unread, others)
         for path in paths:
             checked = load_spec(path, strict=strict, schema=schema, witness=witness)
             builder.add(checked, priority, directory.path)
@@ -189,18 +195,32 @@ def spec_files(directory: SpecDirectory) -> list[str]:
         CdiError: the directory can't be read, or is missing although somebody named it.
 
     """
+    return _listed(directory)[0]
+
+
+def unread_files(directory: SpecDirectory) -> list[Problem]:
+    """Files of a directory that look like specs and are not read because of their names (CdiError: as there)."""
+    return [*map(_unread, _listed(directory)[1])]
+
+
+def _listed(directory: SpecDirectory) -> tuple[list[str], list[str]]:
+    """The spec files of a directory, and the files that only look like some."""
+    found: dict[bool, list[str]] = {True: [], False: []}
     try:
         with os.scandir(directory.path) as entries:
-            found = [
-                entry.path
-                for entry in entries
-                if os.path.splitext(f"_{entry.name}")[1] in _SUFFIXES and not entry.is_dir(follow_symlinks=False)
-            ]
+            for entry in entries:
+                suffix = os.path.splitext(f"_{entry.name}")[1]
+                if suffix.lower() in _LIKE_SUFFIXES and not entry.is_dir(follow_symlinks=False):
+                    found[suffix in _SUFFIXES].append(entry.path)
     except OSError as error:
         if error.errno == errno.ENOENT and not directory.named:
-            return []
+            return [], []
         raise CdiError(_directory_problem(directory.path, error)) from error
-    return sorted(found, key=os.fsencode)
+    return sorted(found[True], key=os.fsencode), sorted(found[False], key=os.fsencode)
+
+
+def _unread(path: str) -> Problem:
+    return Problem(path, "not read: the name of a spec ends in .json or .yaml", "rename or remove it")
 
 
 def _directory_problem(path: str, error: OSError) -> Problem:
@@ -266,6 +286,7 @@ class _Builder:
     lost: dict[Shadowed, None] = field(default_factory=dict)
     conflicts: dict[str, list[str]] = field(default_factory=dict)
     broken: dict[str, list[str]] = field(default_factory=dict)
+    unread: list[Problem] = field(default_factory=list)
 
     def add(self, checked: Checked, priority: int, directory: str) -> None:
         """Take a file in, or what is wrong with it."""
@@ -310,4 +331,5 @@ class _Builder:
             shadowed=tuple(self.lost),
             conflicts={name: tuple(dict.fromkeys(paths)) for name, paths in sorted(self.conflicts.items())},
             broken={name: tuple(dict.fromkeys(paths)) for name, paths in sorted(self.broken.items())},
+            unread=tuple(self.unread),
         )

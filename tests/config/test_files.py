@@ -51,9 +51,34 @@ def test_files_count_in_their_order_and_the_users_comes_last(tmp_path):
 
 
 def test_other_files_of_the_directory_are_not_looked_at(tmp_path):
-    others = ("10.yml", "10.yaml.dpkg-new", ".10.yaml", "README", "10.yaml~", "10.json")
-    loaded = load(tmp_path, {f"site/config.d/{name}": "}{" for name in others})
+    others = ("10.yaml.dpkg-new", ".10.yaml", ".10.yml", "README", "10.yaml~", "10.yaml.off")
+    above = ("launches", "config.yaml.rpmnew", "schema.json")
+    files = [*(f"site/config.d/{name}" for name in others), *(f"site/{name}" for name in above)]
+    loaded = load(tmp_path, dict.fromkeys(files, "}{"))
     assert loaded.files == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yml",
+        "config.json",
+        "CONFIG.YAML",
+        "policy.yaml",
+        *map("config.d/10{}".format, (".yml", ".json", ".YAML")),
+    ],
+)
+def test_a_site_file_that_would_not_be_read_because_of_its_name_stops_everything(tmp_path, name):
+    write(tmp_path, {"site/config.yaml": "strict: true", f"site/{name}": "policy: {kinds: {default: deny}}"})
+    assert f"site/{name}: not read because of its name: /etc/cdi-hpc has config.yaml" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["---\n", "...\n---\n", "--- # rules\n"])
+@pytest.mark.parametrize("first", ["strict: true\n", '{"strict": true}\n'])
+def test_a_second_document_is_not_lost(tmp_path, first, end):
+    write(tmp_path, {"site/config.yaml": f"{first}{end}policy: {{kinds: {{default: deny}}}}\n"})
+    line = 1 + first.count("\n") + end.count("\n") - 1
+    assert f"site/config.yaml:{line}:1: a second document begins here" in refused(tmp_path)
 
 
 def test_an_empty_file_sets_nothing(tmp_path):

@@ -15,6 +15,7 @@ from cdi_hpc.spec.registry import (
     load_spec,
     spec_directories,
     spec_files,
+    unread_files,
 )
 from cdi_hpc.witness import Recorder
 
@@ -109,6 +110,9 @@ def test_only_files_with_the_two_suffixes_are_read_in_the_order_of_their_names(d
     (Path(place.path) / "sub.yaml").mkdir()
     found = [os.path.basename(path) for path in spec_files(place)]
     assert found == ["..yaml", ".json", "B.json", "a.json", "b.yaml", "\u00e9.yaml"]
+    unread = load_registry([place]).unread
+    assert [os.path.basename(problem.where) for problem in unread] == ["x.JSON", "x.yml"]
+    assert unread == tuple(unread_files(place))
 
 
 def test_links_to_files_and_to_directories_are_followed(directory, tmp_path):

@@ -68,9 +68,16 @@ def all_keys() -> tuple[Key, ...]:
     return tuple(_keys(_schema(), (), ()))
 
 
-def check(value: Any) -> Iterator[Finding]:
-    """Everything about a decoded document that the schema does not allow."""
-    return _check(value, _schema(), ())
+def check(value: Any, schema: Mapping[str, Any] | None = None) -> Iterator[Finding]:
+    """Everything about a decoded document that the schema does not allow.
+
+    Args:
+        value: of the document.
+        schema: another one than that of configuration files, without references. It may say by ``x-shape`` what a
+            regular expression stands for.
+
+    """
+    return _check(value, _schema() if schema is None else schema, ())
 
 
 def without_nulls(value: Any) -> Any:
@@ -170,7 +177,7 @@ def _check_text(value: str, schema: Mapping[str, Any], at: FieldPath) -> Iterato
         fix = f"did you mean {near[0]!r}?" if near else ""
         yield Finding(at, f"expected {' or '.join(map(repr, schema['enum']))}, found {shorten(value)}", fix)
     elif "pattern" in schema and not re.search(schema["pattern"].replace("$", r"\Z"), value):  # as ECMA 262 has it
-        yield Finding(at, f"{shorten(value)} is not {SHAPES[schema['pattern']]}")
+        yield Finding(at, f"{shorten(value)} is not {schema.get('x-shape') or SHAPES[schema['pattern']]}")
 
 
 #: What the regular expressions of the schema stand for.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -213,41 +215,81 @@ def read_recipe(data: bytes, path: str) -> Recipe:
 
 
 def _schema_problems(document: Document) -> Iterator[Problem]:
-    import json
+    from cdi_hpc.config import schema
 
-    import jsonschema
+    for found in schema.check(document.value, _schema()):
+        yield Problem(document.where(found.at), found.what, found.fix or "docs/generate.md describes recipes")
 
-    schema = json.loads(files(__package__).joinpath("recipe.schema.json").read_text(encoding="utf-8"))
-    for error in sorted(
-        jsonschema.Draft7Validator(schema).iter_errors(document.value), key=lambda e: [*map(str, e.path)]
-    ):
-        at: FieldPath = tuple(error.absolute_path)
-        yield Problem(document.where(at), _shown(error.message), "docs/generate.md describes recipes")
+
+@lru_cache(maxsize=1)
+def _schema() -> Mapping[str, Any]:
+    whole = json.loads(files(__package__).joinpath("recipe.schema.json").read_text(encoding="utf-8"))
+
+    def followed(part: Any) -> Any:
+        if isinstance(part, list):
+            return [followed(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return followed(whole["definitions"][part["$ref"].rpartition("/")[2]])
+        return {name: followed(item) for name, item in part.items()}
+
+    resolved: Mapping[str, Any] = followed(whole)
+    return resolved
+
+
+#: Of a part of a recipe, keys of which it has exactly one. The schema says it as well, but not in words.
+_ONE_OF = {"each": ("subsystem", "path"), "nodes": ("subsystem", "path"), "facts": ()}
+
+#: Keys that don't go together.
+_APART = {
+    "each": (("path", "match"),),
+    "nodes": (("path", "name"), ("path", "match")),
+    "facts": (("key", "pattern"),),
+}
 
 
 def _rule_problems(document: Document) -> Iterator[Problem]:
-    """What a schema can't say."""
-    value = document.value
-    complaint = kind_complaint(value["kind"])
+    """What a schema can't say, or not in words."""
+    complaint = kind_complaint(document.value["kind"])
     if complaint:
         yield Problem(document.where(("kind",)), complaint)
-    places: list[tuple[FieldPath, Mapping[str, str]]] = [
-        (("facts", i), fact) for i, fact in enumerate(value.get("facts", []))
-    ]
+    for name, at, part in _parts(document.value):
+        for what, fix in _combination_complaints(name, part):
+            yield Problem(document.where(at), what, fix)
+        if "pattern" in part:
+            what, fix = _pattern_complaint(part["pattern"])
+            if what:
+                yield Problem(document.where((*at, "pattern")), what, fix)
+
+
+def _parts(value: Mapping[str, Any]) -> Iterator[tuple[str, FieldPath, Mapping[str, Any]]]:
+    """What is looked for, device nodes and facts: which of these, where, and the part itself."""
+    places: list[tuple[FieldPath, Mapping[str, Any]]] = [((), value), (("common",), value.get("common", {}))]
     for number, rule in enumerate(value["devices"]):
-        places += [(("devices", number, "facts", i), fact) for i, fact in enumerate(rule.get("facts", []))]
-    for at, fact in places:
-        try:
-            groups = re.compile(fact.get("pattern", "()")).groups
-        except re.error as error:
-            yield Problem(document.where((*at, "pattern")), f"no regular expression: {error}")
-        else:
-            if groups != 1:
-                yield Problem(document.where((*at, "pattern")), f"has {groups} groups", "one group is the value")
+        yield "each", ("devices", number, "each"), rule["each"]
+        places.append((("devices", number), rule))
+    for at, place in places:
+        for name in ("nodes", "facts"):
+            yield from ((name, (*at, name, index), part) for index, part in enumerate(place.get(name, ())))
 
 
-def _shown(message: str, most: int = 200) -> str:
-    return message if len(message) <= most else message[: most - 1] + "…"
+def _combination_complaints(name: str, part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    needed = _ONE_OF[name]
+    if needed and not any(key in part for key in needed):
+        yield f"{' or '.join(map(repr, needed))} is missing", ""
+    for keys in (*_APART[name], *((needed,) if needed else ())):
+        if all(key in part for key in keys):
+            yield f"{' and '.join(map(repr, keys))} don't go together", "take one of them out"
+
+
+def _pattern_complaint(pattern: str) -> tuple[str, str]:
+    """What is wrong with a fact's regular expression, and what to do."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        return f"no regular expression: {error}", ""
+    return ("", "") if groups == 1 else (f"has {groups} groups", "one group is the value")
 
 
 def _rule(value: Mapping[str, Any]) -> DeviceRule:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 from cdi_hpc.errors import CdiError
+from cdi_hpc.generate import recipe as recipes_format
 from cdi_hpc.generate.recipe import load_recipes, read_recipe
 
 RECIPE = """\
@@ -239,20 +241,59 @@ GOOD = RECIPE % "/nowhere"
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("kind: a/b\nsummary: x\n", "r.yaml:1:1: 'devices' is a required property"),
-        (GOOD + "colour: red\n", "r.yaml:1:1: Additional properties are not allowed ('colour' was unexpected)"),
+        ("kind: a/b\nsummary: x\n", "r.yaml:1:1: 'devices' is missing"),
+        (GOOD + "colour: red\n", "colour: unknown key 'colour' (there is 'kind', 'summary'"),
+        (GOOD.replace("nodes:", "node:"), "devices[0].node: unknown key 'node' (did you mean 'nodes'?)"),
+        (GOOD.replace("each: {path", "each: {pth"), "devices[0].each.pth: unknown key 'pth' (did you mean 'path'?)"),
+        (GOOD.replace('names: ["{1}"]', "names: 1"), "devices[0].names: expected a list, found the number 1"),
+        (GOOD.replace('each: {path: "/nowhere/thing*"}', "each: {}"), "each: 'subsystem' or 'path' is missing"),
+        (GOOD.replace("required: true", "match: {a: b}"), "nodes[0]: 'path' and 'match' don't go together (take one"),
+        (
+            GOOD.replace("required: true", "subsystem: b"),
+            "nodes[0]: 'subsystem' and 'path' don't go together (take one",
+        ),
+        (GOOD + "facts: [{variable: a, file: /b, key: c, pattern: (d)}]\n", "'key' and 'pattern' don't go together"),
+        (GOOD + "common: {env: [A]}\n", "common.env[0]: 'A' is not NAME=VALUE"),
         (GOOD.replace("lab.example/thing", "thing"), "r.yaml:1:1: kind: 'thing' is not a kind"),
-        (GOOD.replace('"/nowhere/thing*"', "things"), "r.yaml:4:12: devices[0].each.path: "),
+        (GOOD.replace('"/nowhere/thing*"', "things"), "devices[0].each.path: 'things' is not an absolute"),
         (GOOD + "facts: [{variable: a, file: /b, pattern: '('}]\n", "facts[0].pattern: no regular expression"),
         (GOOD + "facts: [{variable: a, file: /b, pattern: 'x'}]\n", "facts[0].pattern: has 0 groups"),
         ("a: [", "r.yaml:2:1: not valid YAML"),
-        ("[]", "r.yaml:1:1: "),
+        ("[]", "r.yaml:1:1: expected a mapping, found a list"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_its_place(text, said) -> None:
     with pytest.raises(CdiError) as caught:
         read_recipe(text.encode(), "/site/r.yaml")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        GOOD.replace("required: true", "match: {a: b}"),
+        GOOD.replace("required: true", "subsystem: b"),
+        GOOD.replace('path: "{path}"', "subsystem: b, name: c, match: {d: e}"),
+        GOOD.replace('path: "/nowhere/thing*"', 'path: "/nowhere/thing*", match: {a: b}'),
+        GOOD.replace('path: "/nowhere/thing*"', 'path: "/nowhere/thing*", subsystem: b'),
+        GOOD.replace('path: "/nowhere/thing*"', "subsystem: b, match: {a: b}"),
+        GOOD.replace('each: {path: "/nowhere/thing*"}', "each: {}"),
+        GOOD + "facts: [{variable: a, file: /b, key: c}]\n",
+        GOOD + "facts: [{variable: a, file: /b, key: c, pattern: (d)}]\n",
+        GOOD + "facts: [{variable: A, file: /b}]\n",
+        GOOD + "common: {programs: [a/b]}\n",
+        GOOD + "common: {ldcache: 1}\n",
+    ],
+)
+def test_the_schema_that_editors_read_says_the_same(text) -> None:
+    schema = json.loads(Path(recipes_format.__file__).with_name("recipe.schema.json").read_text())
+    try:
+        read_recipe(text.encode(), "/site/r.yaml")
+        is_recipe = True
+    except CdiError:
+        is_recipe = False
+    assert jsonschema.Draft7Validator(schema).is_valid(yaml.safe_load(text)) == is_recipe
 
 
 @pytest.mark.parametrize("nodes", ['    nodes: [{path: "/nowhere/{1}"}]\n', ""])

@@ -26,6 +26,7 @@ from cdi_hpc.host import LiveHost
 from cdi_hpc.resolve.lookup import read_registry
 from cdi_hpc.site import allocation
 from cdi_hpc.site.allocation import GresMap
+from cdi_hpc.spec.names import kind_complaint, parse_qualified
 from cdi_hpc.spec.registry import Registry
 
 PLUGIN = "cdi_spank.so"
@@ -249,12 +250,21 @@ def _absolute(value: str) -> bool:
     return value.startswith("/")
 
 
+def _devices(value: str) -> bool:
+    """As --cdi: kinds and devices with commas between them, or none."""
+    return value == "none" or all(
+        not kind_complaint(text) if "=" not in text else not isinstance(parse_qualified(text), str)
+        for text in value.split(",")
+    )
+
+
 #: Arguments in plugstack.conf -> whether a value can be one (slurm/spank/site.c).
 ARGUMENTS: Mapping[str, Callable[[str], bool]] = {
     "cdi-hpc": _absolute,
     "cdi-hpc-run": _absolute,
     "cache": _absolute,
     "cdi-dir": _absolute,
+    "default": _devices,
     "mode": lambda value: value in ("handoff", "mounts"),
     "gpus": lambda value: value in ("allocated", "shared"),
     "timeout": lambda value: value.isascii() and value.isdigit() and 1 <= int(value) <= 3600,  # noqa: PLR2004

@@ -38,6 +38,9 @@ int slurm_spank_init_failure_mode = ESPANK_JOB_FAILURE;
 
 enum { FAILED_STATUS = 125, LONGEST_LIST = 16384 };
 
+/* Of a batch script or an interactive shell. */
+#define JOB_GPUS "SLURM_JOB_GPUS"
+
 /* One process serves one step, or one command line. */
 static struct {
     struct site site;
@@ -53,9 +56,11 @@ static struct {
     struct plan_complaint failure; /* what the tasks will say; empty while all is well */
 } step;
 
+/* A batch script and an interactive shell stay on the machine: Slurm's commands, which start what runs in the image, are
+ * there, and the script itself is a file of slurmd's. */
 static const char *image_or_host(void)
 {
-    return step.request.image != NULL ? step.request.image : "/";
+    return step.request.image != NULL && !step.is_inherited ? step.request.image : "/";
 }
 
 static enum mode mode_of_step(void)
@@ -132,6 +137,25 @@ static bool keep(char **place, const char *value, struct plan_complaint *complai
     return true;
 }
 
+/* What the site gives to those who ask for nothing. */
+static bool take_default(struct plan_complaint *complaint)
+{
+    if (step.request.devices != NULL || step.site.default_devices == NULL)
+        return true;
+    return keep(&step.request.devices, step.site.default_devices, complaint);
+}
+
+/* An image that the job asked for is for its steps with devices: --cdi=none is all that one without them has to say. */
+static void forget_inherited_image(void)
+{
+    const char *inherited = getenv(option_table[OPTION_IMAGE].inherited);
+    char **image = &step.request.image;
+    if (*image == NULL || inherited == NULL || strcmp(*image, inherited) != 0 || !request_is_off(&step.request))
+        return;
+    free(*image);
+    *image = NULL;
+}
+
 /* Nothing that is said can control a terminal. */
 static void make_printable(char *text)
 {
@@ -206,11 +230,15 @@ static bool read_ids(spank_t spank, uint32_t *step_id)
            spank_get_item(spank, S_JOB_STEPID, step_id) == ESPANK_SUCCESS;
 }
 
-/* Not in user_init: Slurm 26.05 holds a lock there that talking to the controller takes, and slurmstepd ends. */
+/* Not in user_init: Slurm 26.05 holds a lock there that talking to the controller takes, and slurmstepd ends. Nobody has
+ * to be asked where there is not even the variable. */
 static bool ask_for_gpus(spank_t spank)
 {
     uint32_t number = 0;
     bool has = false;
+    char list[LONGEST_LIST];
+    if (spank_getenv(spank, JOB_GPUS, list, sizeof list) != ESPANK_SUCCESS)
+        return false;
     if (spank_get_item(spank, S_JOB_ID, &number) != ESPANK_SUCCESS)
         plan_complain(&step.failure, "Slurm does not say which job this is");
     else
@@ -218,11 +246,37 @@ static bool ask_for_gpus(spank_t spank)
     return has;
 }
 
+/* The GPUs of this step on this node, "" for none. A batch script has all of its job's, and Slurm gives it no other name
+ * for them; in other steps that variable is the batch script's, which ran on another node. Where the job has none, both
+ * are whatever the user has set, in a batch script at least. */
+static const char *allocated_gpus(spank_t spank, char *list, int size)
+{
+    const char *name = step.is_inherited ? JOB_GPUS : "SLURM_STEP_GPUS";
+    if (spank_getenv(spank, name, list, size) != ESPANK_SUCCESS || (step.is_inherited && !step.job_has_gpus))
+        return "";
+    return list;
+}
+
+static bool is_asked_for(void)
+{
+    return step.is_misled || request_is_made(&step.request) ||
+           (step.request.image != NULL && !request_is_off(&step.request));
+}
+
+/* Whether this is a step that has what the site's default gives, for which nobody has said anything else. */
+static bool is_default_for(spank_t spank)
+{
+    char list[LONGEST_LIST];
+    return step.request.devices == NULL && step.job.uid != 0 &&
+           (!step.site.gpus_are_allocated || allocated_gpus(spank, list, sizeof list)[0] != '\0');
+}
+
 /* In slurmstepd, as root: nothing is looked at that the user could have put there. */
 static void prepare_step(spank_t spank)
 {
     uint32_t step_id = 0;
-    if (!request_is_made(&step.request) && step.request.image == NULL && !step.is_misled)
+    bool is_asked = is_asked_for();
+    if (!is_asked && (step.site.default_devices == NULL || has_failed()))
         return;
     if (!read_ids(spank, &step_id)) {
         plan_complain(&step.failure, "Slurm does not say whose step this is");
@@ -230,17 +284,29 @@ static void prepare_step(spank_t spank)
         return; /* it has no tasks */
     }
     step.is_inherited = step_id == SLURM_BATCH_SCRIPT || step_id == SLURM_INTERACTIVE_STEP;
+    if (step.is_inherited && step.site.gpus_are_allocated && !has_failed())
+        step.job_has_gpus = ask_for_gpus(spank);
+    if (!is_asked && !has_failed() && !is_default_for(spank))
+        return;
     step.wanted = true;
     step.job.is_sealed = geteuid() == 0 && step.site.cache != NULL;
-    if (has_failed() || !request_is_consistent(&step.request, &step.failure))
+    if (has_failed() || !take_default(&step.failure) || !request_is_consistent(&step.request, &step.failure))
         return;
     if (step.job.uid == 0)
         plan_complain(&step.failure, "--cdi: not for jobs of root, whose rights end in a user namespace (submit it as an "
                                      "ordinary user)");
     else if (make_user_cache(&step.site, step.job, &step.failure) && mode_of_step() == MOUNTS)
         step_tree_prepare(&step.tree, &step.failure);
-    if (step.is_inherited && step.site.gpus_are_allocated && !has_failed())
-        step.job_has_gpus = ask_for_gpus(spank);
+}
+
+static int check_command_line(void)
+{
+    struct plan_complaint complaint = {""};
+    forget_inherited_image();
+    if ((step.request.image == NULL || take_default(&complaint)) && request_is_consistent(&step.request, &complaint))
+        return 0;
+    say_here(&complaint);
+    return -1;
 }
 
 int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
@@ -248,26 +314,11 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
     (void)count;
     (void)arguments;
     spank_context_t context = spank_context();
-    struct plan_complaint complaint = {""};
-    if (context == S_CTX_REMOTE) {
+    if (context == S_CTX_REMOTE)
         prepare_step(spank);
-    } else if ((context == S_CTX_LOCAL || context == S_CTX_ALLOCATOR) &&
-               !request_is_consistent(&step.request, &complaint)) {
-        say_here(&complaint);
-        return -1;
-    }
+    else if (context == S_CTX_LOCAL || context == S_CTX_ALLOCATOR)
+        return check_command_line();
     return 0;
-}
-
-/* The GPUs of this step on this node, "" for none. A batch script has all of its job's, and Slurm gives it no other name
- * for them; in other steps that variable is the batch script's, which ran on another node. Where the job has none, both
- * are whatever the user has set, in a batch script at least. */
-static const char *allocated_gpus(spank_t spank, char *list, int size)
-{
-    const char *name = step.is_inherited ? "SLURM_JOB_GPUS" : "SLURM_STEP_GPUS";
-    if (spank_getenv(spank, name, list, size) != ESPANK_SUCCESS || (step.is_inherited && !step.job_has_gpus))
-        return "";
-    return list;
 }
 
 int slurm_spank_user_init(spank_t spank, int count, char **arguments)

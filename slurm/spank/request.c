@@ -7,9 +7,14 @@
 
 static const char none[] = "none";
 
+bool request_is_off(const struct request *request)
+{
+    return request->devices != NULL && strcmp(request->devices, none) == 0;
+}
+
 bool request_is_made(const struct request *request)
 {
-    return request->devices != NULL && strcmp(request->devices, none) != 0;
+    return request->devices != NULL && !request_is_off(request);
 }
 
 /* The grammar of names (cdi_hpc/spec/names.py) -------------------------------------------------------------------------- */

@@ -17,6 +17,9 @@ struct request {
 /* Whether devices are asked for; --cdi=none asks for none. */
 bool request_is_made(const struct request *request);
 
+/* Whether it is --cdi=none. */
+bool request_is_off(const struct request *request);
+
 /* Whether a value can be one of --cdi: "none", or VENDOR/CLASS[=NAME] with commas between them, each in CDI's grammar. */
 bool request_devices_are_valid(const char *devices, struct plan_complaint *complaint);
 

@@ -1,5 +1,7 @@
 #include "site.h"
 
+#include "request.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +33,14 @@ bool read_mode(const char *word, enum mode *mode)
     return *mode == MOUNTS || strcmp(word, "handoff") == 0;
 }
 
+/* As --cdi; "none" is no default. */
+static bool read_default(const char *value, const char **devices)
+{
+    struct plan_complaint complaint;
+    *devices = strcmp(value, "none") == 0 ? NULL : value;
+    return request_devices_are_valid(value, &complaint);
+}
+
 /* One argument; false if its value is none. `*known` if there is such an argument. */
 static bool read_argument(struct site *site, const char *name, size_t length, const char *value, bool *known)
 {
@@ -44,6 +54,8 @@ static bool read_argument(struct site *site, const char *name, size_t length, co
         return read_path(value, &site->cache);
     if (IS("cdi-dir"))
         return site->cdi_dir_count < SITE_MAX_DIRS && read_path(value, &site->cdi_dirs[site->cdi_dir_count++]);
+    if (IS("default"))
+        return read_default(value, &site->default_devices);
     if (IS("mode"))
         return read_mode(value, &site->mode);
     if (IS("gpus"))

@@ -20,6 +20,7 @@ struct site {
     const char *cache;    /* directory in which each user gets one for his plans, or NULL */
     const char *cdi_dirs[SITE_MAX_DIRS];
     size_t cdi_dir_count;
+    const char *default_devices; /* of steps that have GPUs, where nobody has said anything; or NULL */
     enum mode mode;
     bool gpus_are_allocated; /* Slurm gives GPUs to jobs (GRES) */
     int timeout;             /* seconds that the compiler may take */

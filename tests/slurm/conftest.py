@@ -5,6 +5,7 @@ Slurm is whatever release is there: the suite is run in each of the lab's trees 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,9 +31,9 @@ def built() -> Iterator[tuple[Path, Path]]:
     shutil.rmtree(top)
 
 
-def begun(kind: type[Site], built: tuple[Path, Path], *words: str) -> Iterator[Site]:
+def begun(kind: type[Site], built: tuple[Path, Path], *words: str, below: str = "/tmp") -> Iterator[Site]:
     """Two nodes with eight GPUs each, until the end."""
-    site = kind(Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir="/tmp")), *built)
+    site = kind(Path(tempfile.mkdtemp(prefix="cdi-slurm-", dir=below)), *built)
     site.top.chmod(0o755)
     home = site.top / "home"
     home.mkdir(mode=0o777)
@@ -72,6 +73,20 @@ def cluster(request, built, lab) -> Iterator[Site]:
 def site(cluster) -> Iterator[Site]:
     """A cluster whose nodes have no site configuration."""
     yield from watched(cluster)
+
+
+@pytest.fixture(scope="module", params=DAEMONS)
+def hidden_cluster(request, built, lab) -> Iterator[Site]:
+    """A cluster with its files where no container has them. The shell that salloc starts on a node runs ``shell``."""
+    below = "/run/user" if os.geteuid() == 0 else f"/run/user/{os.geteuid()}"
+    shell = '--conf=InteractiveStepOptions="--interactive --preserve-env /bin/sh shell"'
+    yield from begun(Site, built, "--conf=LaunchParameters=use_interactive_step", shell, below=below)
+
+
+@pytest.fixture
+def hidden_site(hidden_cluster) -> Iterator[Site]:
+    """As ``site``, with slurmd's files in no image."""
+    yield from watched(hidden_cluster)
 
 
 @pytest.fixture(scope="module", params=DAEMONS)

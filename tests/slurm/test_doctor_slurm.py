@@ -70,13 +70,16 @@ def test_arguments_are_those_of_the_plugin():
 
 
 def test_an_argument_that_is_none_and_a_program_that_is_not_there(site):
-    site.configure(tiemout="3", timeout="0", cdi_hpc_run="/no/such/program", cdi_dir="/no/such/directory")
+    site.configure(
+        tiemout="3", timeout="0", default="nvidia", cdi_hpc_run="/no/such/program", cdi_dir="/no/such/directory"
+    )
     status, found = doctor(site)
     assert status == 1
     findings = said(found, "slurm-arguments")
     for text in (
         "'tiemout=3': there is no such argument",
         "'timeout=0': it can't have this value",
+        "'default=nvidia': it can't have this value",
         "/no/such/program can't be executed",
         "'cdi-dir=/no/such/directory': not a directory",
     ):

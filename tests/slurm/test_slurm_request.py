@@ -51,6 +51,7 @@ def test_devices_are_passed_on_one_by_one_as_they_were_asked_for(program, reques
 
 
 WRONG = ["", "mode", "mode=", "mode=both", "timeout=0", "timeout=3601", "timeout=1x", "timeout=", "cache=relative"]
+WRONG += ["default=", "default=nvidia", "default=none,a/b", "default=a/b=c,"]
 WRONG += ["gpus=yes", "others=allow", "cdi-hpc=cdi-hpc", "=x", "helper=/x", f"cdi-dir=/{'x' * 4096}"]
 
 
@@ -63,6 +64,7 @@ def test_arguments_that_are_refused(program, argument):
 
 def test_arguments_that_are_taken(program):
     words = ("cdi-hpc=/a", "cdi-hpc-run=/b", "cache=/c", "mode=mounts", "gpus=shared", "timeout=1")
+    words += ("default=nvidia.com/gpu,a/b=c", "default=none")
     assert ask(program, "site", *words, *["cdi-dir=/d"] * 16)[0] == 0
     assert ask(program, "site", *["cdi-dir=/d"] * 17)[0] == 1
 

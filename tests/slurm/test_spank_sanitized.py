@@ -78,7 +78,10 @@ class Played:
         devices = [text.partition("=")[2] for text in given if text.partition("=")[0] == "cdi"]
         if any(status == "-1" for _, status in results):
             return True
-        return bool(devices and devices[-1] != "none") or any(text.startswith("cdi-image") for text in given)
+        if devices:
+            return devices[-1] != "none"
+        is_default = any(word.startswith("argument=default=") for word in self.words) and GPUS in self.words
+        return is_default or any(text.startswith("cdi-image") for text in given)
 
     def check(self) -> None:
         """What holds whatever happens."""
@@ -240,6 +243,24 @@ def test_a_batch_script_has_gpus_if_the_controller_says_so(harness):
     assert "Slurm's controller does not say" in failing.said[0]
 
 
+def test_the_sites_default_is_for_steps_that_have_gpus(harness):
+    default = f"argument=default={KIND}"
+    given, idle, off, batch, forged, unanswered, wrong = harness.play(
+        [default, GPUS],
+        [default],
+        [default, GPUS, "option=cdi=none", "option=cdi-image=/"],
+        [default, f"step={BATCH_SCRIPT}"],
+        [default, f"step={BATCH_SCRIPT}", "env=SLURM_JOB_GPUS=0,1", "gres=nic:1(IDX:0)"],
+        [default, f"step={BATCH_SCRIPT}", "env=SLURM_JOB_GPUS=0,1", "fail=slurm_load_job:1"],
+        [default, "argument=timeout=0"],
+    )
+    assert given.env(0)["CDI_HPC_DEVICES"] == f"{KIND}=0,{KIND}=1"
+    for plain in (idle, off, batch, forged, wrong):
+        assert (plain.ended, plain.said) == ({0: 0, 1: 0}, [])
+    assert unanswered.ended == {0: 125, 1: 125}
+    assert "Slurm's controller does not say" in unanswered.said[0]
+
+
 def test_options_are_delivered_twice_and_by_the_environment(harness):
     twice, inherited, repeated, off, misled = harness.play(
         [*HANDOFF, *HANDOFF],
@@ -299,7 +320,7 @@ ARGUMENTS = [
     "timeout=-1",
     "timeout=99999999999999999999",
 ]
-ARGUMENTS += ["timeout=1e9", "mode=", "gpus=", "cdi-dir=x", "%s=%n", "\x1b=\x1b", "TIMEOUT=3"]
+ARGUMENTS += ["timeout=1e9", "mode=", "default=", "default=x", "gpus=", "cdi-dir=x", "%s=%n", "\x1b=\x1b", "TIMEOUT=3"]
 
 
 def test_wrong_arguments_of_the_site_stop_only_who_asks_for_devices(harness):

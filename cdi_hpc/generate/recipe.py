@@ -194,6 +194,9 @@ def read_recipe(data: bytes, path: str) -> Recipe:
 
     """
     document = parse(data, path)
+    if document.second is not None:  # it would be lost
+        where = f"{path}:{document.second.line}:{document.second.column}"
+        raise CdiError(Problem(where, "a second document begins here, and a recipe is one", "put it into its own file"))
     problems = [*_schema_problems(document)]
     if problems:
         raise CdiError(problems)

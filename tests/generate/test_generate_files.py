@@ -259,6 +259,7 @@ GOOD = RECIPE % "/nowhere"
         (GOOD + "facts: [{variable: a, file: /b, pattern: '('}]\n", "facts[0].pattern: no regular expression"),
         (GOOD + "facts: [{variable: a, file: /b, pattern: 'x'}]\n", "facts[0].pattern: has 0 groups"),
         ("a: [", "r.yaml:2:1: not valid YAML"),
+        (f"{GOOD}---\n{GOOD}", "r.yaml:7:1: a second document begins here, and a recipe is one"),
         ("[]", "r.yaml:1:1: expected a mapping, found a list"),
     ],
 )

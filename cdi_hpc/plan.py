@@ -14,6 +14,12 @@ from typing import Literal, NamedTuple, Union
 
 from cdi_hpc.spec.model import Origin
 
+#: In the place of a spec's path in an origin: what the user asked for by an option or a variable, which is the field.
+COMMAND_LINE = "command line"
+
+#: The same for what a launcher does in every container; the field names what decides about it.
+THE_LAUNCHER = "the launcher"
+
 #: Mount flags by their mount(8) names. ``ro nosuid nodev noexec`` can only be added, never taken away, in a
 #: user namespace (mount_namespaces(7)).
 MOUNT_FLAGS = (

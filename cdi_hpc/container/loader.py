@@ -86,8 +86,10 @@ def _put_file(tree: ContainerTree, path: str, content: bytes) -> str:
     """
     real_path = posixpath.join(tree.make_directory(posixpath.dirname(path)), posixpath.basename(path))
     entry = tree.entry(real_path)
-    if tree.is_mounted(real_path) or (entry is not None and entry.kind == "directory"):
-        raise CdiError(Problem(real_path, "something else is mounted there, or it is a directory in the image"))
+    tree.refuse_mounted(real_path)
+    if entry is not None and entry.kind == "directory":
+        what = "is a directory in the image, and the loader's cache or configuration has to be written there"
+        raise CdiError(Problem(real_path, what, "take another image, or mend it"))
     tree.put(real_path, StagedFile(content))
     return real_path
 

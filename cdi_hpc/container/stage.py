@@ -166,7 +166,7 @@ def _mount(action: MountFilesystem, assembly: Assembly) -> str:
     """Each of these returns the real path that it covers."""
     target = assembly.tree.make_directory(action.target)
     _refuse_root(action.target, target)
-    assembly.mounts.append(PlacedMount(assembly.tree.mount(target, None), action))
+    assembly.mounts.append(PlacedMount(assembly.tree.mount(target, None, origin=action.origin), action))
     return target
 
 
@@ -187,7 +187,8 @@ def _bind(action: Bind, assembly: Assembly) -> str:
             Problem(action.target, f"{action.source} is a {action.kind}, but {target!r} is {found} in the image")
         )
     writable = "ro" not in action.flags
-    region = tree.mount(target, action.source, writable=writable, scratch=writable and target in _SCRATCH)
+    scratch = writable and target in _SCRATCH
+    region = tree.mount(target, action.source, writable=writable, scratch=scratch, origin=action.origin)
     assembly.mounts.append(PlacedMount(region, action))
     return target
 
@@ -218,7 +219,7 @@ def _write(action: WriteFile, assembly: Assembly) -> str:
     if entry is not None and entry.kind != "directory" and _in_kernels_files(tree, real_path):
         cover = CoverFile(action.content, action.mode)
         # The region's content is ours, not the host's: no host path is right, the kernel's file is the nearest.
-        assembly.mounts.append(PlacedMount(tree.mount(real_path, entry.host_path), cover))
+        assembly.mounts.append(PlacedMount(tree.mount(real_path, entry.host_path, origin=action.origin), cover))
         return real_path
     _refuse_occupied(action.path, real_path, entry, tree)
     tree.make_directory(posixpath.dirname(real_path))
@@ -232,7 +233,6 @@ def _in_kernels_files(tree: ContainerTree, real_path: str) -> bool:
 
 
 def _refuse_occupied(path: str, real_path: str, entry: Entry | None, tree: ContainerTree) -> None:
-    if tree.is_mounted(real_path):
-        raise CdiError(Problem(path, "another edit mounts something there", "correct the spec: one of the two must go"))
+    tree.refuse_mounted(real_path, path)
     if entry is not None and entry.kind == "directory":
         raise CdiError(Problem(path, f"{real_path!r} is a directory in the image and can't be replaced by a file"))

@@ -17,6 +17,8 @@ from typing import BinaryIO, Union
 
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.images.image_files import DamageError, FileKind, HostFiles, ImageFiles
+from cdi_hpc.plan import COMMAND_LINE, THE_LAUNCHER
+from cdi_hpc.spec.model import Origin
 from cdi_hpc.witness import Witness
 
 EntryKind = FileKind
@@ -68,6 +70,7 @@ class Region:
         writable: the container writes through to the source. Nothing is staged in a directory that the user can write
             to: what takes its place would take his new files too, and lose them at the end.
         scratch: new files are lost at some end anyway (/tmp).
+        origin: who asked for it, if somebody may have to be told.
 
     """
 
@@ -75,6 +78,7 @@ class Region:
     source: str | None
     writable: bool = False
     scratch: bool = False
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,19 @@ class ContainerTree:
         """Whether a region begins at ``real_path``."""
         return real_path in self._newest_at
 
+    def refuse_mounted(self, real_path: str, path: str = "") -> None:
+        """Refuse what would cover a mount (CdiError): it names who has to give way, and ``path`` if that differs."""
+        number = self._newest_at.get(real_path)
+        if number is None:
+            return
+        origin = self.regions[number].origin
+        what, fix = "another edit mounts something there", "correct the spec: one of the two must go"
+        if origin is not None and origin.spec == COMMAND_LINE:
+            what, fix = f"your {origin.field} is there", "leave it out: the device brings it"
+        elif origin is not None and origin.spec == THE_LAUNCHER:
+            what, fix = f"{origin.field} is there", "keep that out of the container"
+        raise CdiError(Problem(path or real_path, what, fix))
+
     def staged_in(self, number: int) -> dict[str, Staged]:
         """What is staged in a region, by real path, parents before children."""
         return dict(sorted(self._staged[number].items()))
@@ -266,9 +283,17 @@ class ContainerTree:
         """Stage a file or a link at a real path whose parent exists; what is there is covered."""
         self._stage(real_path, staged)
 
-    def mount(self, real_path: str, source: str | None, *, writable: bool = False, scratch: bool = False) -> int:
+    def mount(
+        self,
+        real_path: str,
+        source: str | None,
+        *,
+        writable: bool = False,
+        scratch: bool = False,
+        origin: Origin | None = None,
+    ) -> int:
         """Begin a region at an existing real path; returns its number. What was staged below is covered."""
-        self.regions.append(Region(real_path, source, writable, scratch))
+        self.regions.append(Region(real_path, source, writable, scratch, origin))
         self._files.append(None if source is None else HostFiles(source, self.witness))
         self._staged.append({})
         number = len(self.regions) - 1

@@ -11,7 +11,7 @@ from cdi_hpc.container.tree import ContainerTree
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
 from cdi_hpc.images.image_files import ImageFiles
-from cdi_hpc.plan import Action, Bind, MountFilesystem, Symlink, WriteFile
+from cdi_hpc.plan import COMMAND_LINE, Action, Bind, MountFilesystem, Symlink, WriteFile
 from cdi_hpc.spec.model import Origin
 from cdi_hpc.translation.translate import BIND_KINDS, container_path
 from cdi_hpc.witness import Witness
@@ -187,7 +187,7 @@ def _user_bind(text: str, host: Host) -> Bind:
     if node is None:
         raise CdiError(Problem(where, f"{path!r} is not there", "make it, or correct the path"))
     directory = node.kind == "directory"
-    origin = Origin("command line", "", where)
+    origin = Origin(COMMAND_LINE, "", where)
     flags = ("ro",) if mode == "ro" else ()
     kept = node.mount_flags
     where_to = container_path(target or path)

@@ -11,7 +11,7 @@ from cdi_hpc.container.loader import LoaderView, decide_compat, update_ld_cache
 from cdi_hpc.container.tree import ContainerTree, StagedFile, StagedLink
 from cdi_hpc.errors import CdiError
 from cdi_hpc.ldcache import Listed
-from cdi_hpc.plan import CudaCompat, UpdateLdCache
+from cdi_hpc.plan import COMMAND_LINE, THE_LAUNCHER, CudaCompat, UpdateLdCache
 from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "", "hooks[0]")
@@ -114,13 +114,27 @@ def test_every_path_that_is_staged_is_named(tree):
 def test_a_cache_that_another_edit_mounts_is_refused(tree, driver):
     tree.put("/etc/ld.so.cache", StagedFile())
     tree.mount("/etc/ld.so.cache", driver + "/a.so")
-    with pytest.raises(CdiError, match=r"/etc/ld\.so\.cache: something else is mounted there"):
+    with pytest.raises(CdiError, match=r"/etc/ld\.so\.cache: another edit mounts something there \(correct"):
+        update_ld_cache([UpdateLdCache((), ORIGIN)], [], tree)
+
+
+@pytest.mark.parametrize(
+    "origin, told",
+    [
+        (Origin(COMMAND_LINE, "", "--bind /a:/etc/ld.so.cache"), r"your --bind /a:\S+ is there \(leave it out"),
+        (Origin(THE_LAUNCHER, "", "its mount of /etc"), r"its mount of /etc is there \(keep that out"),
+    ],
+)
+def test_who_mounts_something_in_the_caches_place_is_named(tree, driver, origin, told):
+    tree.put("/etc/ld.so.cache", StagedFile())
+    tree.mount("/etc/ld.so.cache", driver + "/a.so", origin=origin)
+    with pytest.raises(CdiError, match=rf"/etc/ld\.so\.cache: {told}"):
         update_ld_cache([UpdateLdCache((), ORIGIN)], [], tree)
 
 
 def test_a_directory_in_the_caches_place_is_refused(tree):
     tree.make_directory("/etc/ld.so.cache")
-    with pytest.raises(CdiError, match="or it is a directory in the image"):
+    with pytest.raises(CdiError, match="is a directory in the image"):
         update_ld_cache([UpdateLdCache((), ORIGIN)], [], tree)
 
 

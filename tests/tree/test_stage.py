@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from dataclasses import replace
 
 import pytest
 import small_trees
@@ -11,7 +12,18 @@ import small_trees
 from cdi_hpc.container.stage import CoverFile, assemble
 from cdi_hpc.container.tree import StagedDirectory, StagedFile, StagedLink
 from cdi_hpc.errors import CdiError
-from cdi_hpc.plan import Bind, CudaCompat, MountFilesystem, Note, SetEnv, Symlink, Unsupported, UpdateLdCache, WriteFile
+from cdi_hpc.plan import (
+    COMMAND_LINE,
+    Bind,
+    CudaCompat,
+    MountFilesystem,
+    Note,
+    SetEnv,
+    Symlink,
+    Unsupported,
+    UpdateLdCache,
+    WriteFile,
+)
 from cdi_hpc.spec.model import Origin
 
 ORIGIN = Origin("/etc/cdi/a.yaml", "v/c=d", "devices[0]")
@@ -207,6 +219,12 @@ def test_a_link_that_does_not_fit_is_refused(place, path, words):
 def test_a_link_does_not_replace_what_another_edit_mounts(place, host):
     with pytest.raises(CdiError, match="another edit mounts something there"):
         place({}, bind(host + "/f", "/lib/a"), link("/lib/a", "t"))
+
+
+def test_who_has_bound_something_in_a_links_place_is_told_that_it_is_his_bind(place, host):
+    theirs = replace(bind(host + "/f", "/lib/a"), origin=Origin(COMMAND_LINE, "", "--bind f:/lib/a"))
+    with pytest.raises(CdiError, match=r"/lib/a: your --bind f:/lib/a is there \(leave it out: the device brings it\)"):
+        place({}, theirs, link("/lib/a", "t"))
 
 
 def test_a_bind_goes_where_a_staged_link_leads(place, host):

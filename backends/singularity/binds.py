@@ -7,7 +7,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from typing import Union
+from typing import NamedTuple, Union
 
 from cdi_hpc.backend import StagePath, Text, Word
 from cdi_hpc.backends.singularity.settings import Settings
@@ -80,7 +80,7 @@ def refuse_too_many(settings: Settings, targets: Iterable[str]) -> None:
 
     It lists their places, the user's own among them, in the container's ``APPTAINER_BIND`` and ``SINGULARITY_BIND``.
     """
-    places = [*(target for _, target, _ in user_targets(settings)), *targets]
+    places = [*(bind.target for bind in user_binds(settings)), *targets]
     longest = max(len(prefix) for prefix in settings.prefixes) + len("_BIND=")
     needed = longest + len(os.fsencode(",".join(places))) + 1
     if needed > _LONGEST_STRING:
@@ -89,13 +89,30 @@ def refuse_too_many(settings: Settings, targets: Iterable[str]) -> None:
         raise CdiError(Problem("mounts", f"{what} {_LONGEST_STRING}", fix))
 
 
-def user_targets(settings: Settings) -> Iterator[tuple[str, str, bool]]:
-    """Source, container path and whether it is read-only, for every bind of the user's own."""
-    for value in settings.all_values("bind"):
+class UserBind(NamedTuple):
+    """A bind of the user's own.
+
+    Attributes:
+        target: path in the container.
+        given: how he asked for it, to tell him.
+
+    """
+
+    source: str
+    target: str
+    read_only: bool
+    given: str
+
+
+def user_binds(settings: Settings) -> Iterator[UserBind]:
+    """Every bind of the user's own, in the launcher's order."""
+    for how, value in settings.all_values("bind"):
         for source, target, flags in _of_bind(value):
-            yield posixpath.abspath(source), target or posixpath.abspath(source), "ro" in flags
-    for value in settings.all_values("mount"):
-        yield from _of_mount(value)
+            said = f"{how}{source}:{target}" if target else f"{how}{source}"
+            yield UserBind(posixpath.abspath(source), target or posixpath.abspath(source), "ro" in flags, said)
+    for how, value in settings.all_values("mount"):
+        for source, target, read_only in _of_mount(value):
+            yield UserBind(source, target, read_only, f"{how}type=bind,source={source},destination={target}")
 
 
 def _of_bind(value: str) -> Iterator[tuple[str, str, list[str]]]:

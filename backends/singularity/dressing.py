@@ -17,6 +17,7 @@ from cdi_hpc.backends.singularity import (
     blind,
     devices,
     environment,
+    hiding,
     instances,
     layer,
     own_mounts,
@@ -31,7 +32,7 @@ from cdi_hpc.container.steps import MakeFile, StageEntry
 from cdi_hpc.container.tree import ContainerTree
 from cdi_hpc.errors import CdiError, Problem, assert_never
 from cdi_hpc.host import Host
-from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Unsupported
+from cdi_hpc.plan import Action, Bind, MountFilesystem, Plan, SetEnv, Symlink, Unsupported, WriteFile
 from cdi_hpc.witness import Witness
 
 #: Flags that the launcher puts on every bind.
@@ -80,7 +81,7 @@ def _refuse_options(settings: Settings) -> None:
         problems.append(Problem("--oci", what, "leave it out, or let Singularity do the devices: it has a --device"))
     if settings.configuration.says("user bind control") == "no":
         what = "'user bind control = no': the administrator lets no user bind anything"
-        problems.append(Problem(settings.capability("configuration"), what, "ask the administrator"))
+        problems.append(Problem(settings.configuration.path, what, "ask the administrator"))
     if problems:
         raise CdiError(problems)
 
@@ -172,12 +173,12 @@ class _Dresser:
             return
         dev = self.settings.dev
         if dev == "no":
-            what = "the container has no /dev to show a device in"
-            raise CdiError(Problem("--no-mount dev", what, "leave it out"))
+            raise CdiError(self.settings.left_out("dev", "the container has no /dev to show a device in"))
+        known = [action for action in wanted if isinstance(action, (Bind, MountFilesystem, Symlink, WriteFile))]
+        hiding.refuse_in_dev(known, self.settings, self.host)
         # A small /dev shows a node by a bind already, so there is nothing to be gained by another.
         namespaces = "needed" if dev == "minimal" and self.namespaces == "yes" else self.namespaces
-        known = [action for action in wanted if devices.place_of(action)]
-        self.lacks += devices.put_on_host(known, self.host, self.own, namespaces, self.witness)  # type: ignore[arg-type]  # place_of has chosen
+        self.lacks += devices.put_on_host(known, self.host, self.own, namespaces, self.witness)
         if dev == "minimal":
             for path in map(devices.place_of, known):
                 if path in devices.IN_MINIMAL:
@@ -192,6 +193,7 @@ class _Dresser:
         first = surroundings.own_mounts(self.settings, self.host, ContainerTree(root, self.witness, located.files))
         assembly = self.assembly = assemble([*first, *actions], root, self.witness, located.files)
         self.messages += assembly.messages
+        hiding.refuse(assembly)
         for placed in assembly.mounts:
             self._mount(assembly, placed)
         if self.settings.invocation.subcommand[:1] == ("instance",):
@@ -210,7 +212,7 @@ class _Dresser:
 
     def _refuse_layer(self) -> None:
         settings = self.settings
-        where = settings.capability("configuration")
+        where = settings.configuration.path
         if settings.is_on("writable"):
             what = (
                 f"{settings.name} lays nothing over an image that it writes to, and mount points or links are missing"
@@ -351,6 +353,7 @@ class _Dresser:
 
     def _blindly(self, actions: Iterable[Action]) -> None:
         made = blind.place(actions, self.settings)
+        hiding.refuse_blindly(made.binds, self.settings, self.host)
         targets = [target for _, target, _ in made.binds]
         for directory in surroundings.working_directory(self.settings, self.host):
             self._mount_before(directory, directory.target, targets)

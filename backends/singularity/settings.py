@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cdi_hpc.backend import Invocation, Profile
+from cdi_hpc.errors import Problem
 from cdi_hpc.images.image_files import open_regular
 from cdi_hpc.witness import Witness
 
@@ -72,9 +73,15 @@ def _keys(option: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Configuration:
-    """``apptainer.conf``: directives in its words; one that may be repeated has several values."""
+    """``apptainer.conf``: directives in its words; one that may be repeated has several values.
+
+    Attributes:
+        path: the file that they are from.
+
+    """
 
     directives: Mapping[str, tuple[str, ...]]
+    path: str = ""
 
     def says(self, directive: str, default: str = "yes") -> str:
         """The directive's (last) value."""
@@ -92,11 +99,11 @@ def read_configuration(path: str, witness: Witness) -> Configuration:
         with open_regular(os.path.realpath(path)) as stream:
             text = stream.read().decode("utf-8", "surrogateescape")
     except OSError:
-        return Configuration({})
-    return parse_configuration(text)
+        return Configuration({}, path)
+    return parse_configuration(text, path)
 
 
-def parse_configuration(text: str) -> Configuration:
+def parse_configuration(text: str, path: str = "") -> Configuration:
     """``name = value`` lines; ``#`` begins a comment."""
     directives: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
@@ -104,7 +111,7 @@ def parse_configuration(text: str) -> Configuration:
         if equals and not line.lstrip().startswith("#"):
             key = name.strip()
             directives[key] = (*directives.get(key, ()), value.strip())
-    return Configuration(directives)
+    return Configuration(directives, path)
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,12 @@ class Settings:
 
     def from_environment(self, option: str) -> Iterator[str]:
         """Values of the variables that stand for an option, the preferred ones first."""
+        return (value for _, value in self.variables(option))
+
+    def variables(self, option: str) -> Iterator[tuple[str, str]]:
+        """The same with the variables' names."""
         names = (f"{prefix}_{key}" for prefix in self.prefixes for key in _keys(option))
-        return (self.environ[name] for name in names if self.environ.get(name, "").strip())
+        return ((name, self.environ[name]) for name in names if self.environ.get(name, "").strip())
 
     def is_given(self, option: str) -> bool:
         """Whether an option or a variable for it is there, whatever its value."""
@@ -154,9 +165,10 @@ class Settings:
         """Values of an option; a variable counts only where the command line has none."""
         return self.given(option) or list(self.from_environment(option))[:1]
 
-    def all_values(self, option: str) -> list[str]:
-        """Values of an option whose variables are added to the command line's (``--bind``, ``--mount``)."""
-        return [*self.given(option), *self.from_environment(option)]
+    def all_values(self, option: str) -> list[tuple[str, str]]:
+        """Values of an option whose variables are added to the command line's, each after what it was given by."""
+        given = ((f"--{option} ", value) for value in self.given(option))
+        return [*given, *((f"{name}=", value) for name, value in self.variables(option))]
 
     @property
     def is_compatible(self) -> bool:
@@ -177,6 +189,15 @@ class Settings:
     def without(self) -> frozenset[str]:
         """What ``--no-mount`` leaves out."""
         return frozenset(name.strip() for value in self.values("no-mount") for name in value.split(","))
+
+    def left_out(self, name: str, meaning: str) -> Problem:
+        """What it means that a mount of the launcher's own is not made, by whoever says so."""
+        if name not in self.without:
+            return Problem(self.configuration.path, f"'mount {name} = no': {meaning}", "ask the administrator")
+        if self.given("no-mount"):
+            return Problem(f"--no-mount {name}", meaning, "leave it out")
+        variable, value = next(self.variables("no-mount"))
+        return Problem(f"{variable}={value}", meaning, f"leave {name!r} out")
 
     @property
     def dev(self) -> Dev:

@@ -6,19 +6,18 @@ import os
 import posixpath
 import pwd
 from collections.abc import Iterator
-from dataclasses import replace
 
-from cdi_hpc.backends.singularity.binds import user_targets
+from cdi_hpc.backends.singularity.binds import user_binds
 from cdi_hpc.backends.singularity.settings import Settings
 from cdi_hpc.container.tree import ContainerTree, host_path
 from cdi_hpc.errors import CdiError
 from cdi_hpc.host import Host
-from cdi_hpc.plan import Action, Bind, MountFilesystem
+from cdi_hpc.plan import COMMAND_LINE, THE_LAUNCHER, Action, Bind, MountFilesystem
 from cdi_hpc.spec.model import Origin
 from cdi_hpc.translation.translate import BIND_KINDS
 
-ORIGIN = Origin("the launcher", "", "its own mounts")
-_WORKING_DIRECTORY = Origin("the launcher", "", "its mount of the working directory")
+ORIGIN = Origin(THE_LAUNCHER, "", "its own mounts")
+_WORKING_DIRECTORY = Origin(THE_LAUNCHER, "", "the launcher's mount of the working directory")
 
 #: Working directories that it leaves alone, and those below which it does (container_linux.go, "Not mounting CWD").
 _NEVER = frozenset({"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"})
@@ -44,8 +43,8 @@ def own_mounts(settings: Settings, host: Host, tree: ContainerTree) -> list[Acti
 
 
 def is_own(action: object) -> bool:
-    """Whether a mount is the launcher's, not the plan's."""
-    return isinstance(action, (Bind, MountFilesystem)) and action.origin in (ORIGIN, _WORKING_DIRECTORY)
+    """Whether a mount is the launcher's or the user's, not the plan's."""
+    return isinstance(action, (Bind, MountFilesystem)) and action.origin.spec in (THE_LAUNCHER, COMMAND_LINE)
 
 
 def is_working_directory(action: object) -> bool:
@@ -63,8 +62,7 @@ def working_directory(settings: Settings, host: Host) -> Iterator[Bind]:
     real = os.path.realpath(path)
     if {path, real} & _NEVER or path.startswith(_NEVER_BELOW) or real.startswith(_NEVER_BELOW):
         return
-    for bind in _bind(path, path, host):
-        yield replace(bind, origin=_WORKING_DIRECTORY)
+    yield from _bind(path, path, host, _WORKING_DIRECTORY)
 
 
 def current_directory(settings: Settings, host: Host) -> str:
@@ -101,30 +99,36 @@ def _all(settings: Settings, host: Host) -> Iterator[Bind | MountFilesystem]:
         for value in configuration.all("bind path"):
             source, _, target = value.partition(":")
             if source not in without:
-                yield from _bind(source, target.partition(":")[0] or source, host)
+                origin = Origin(THE_LAUNCHER, "", f"'bind path = {value}' of {configuration.path}")
+                yield from _bind(source, target.partition(":")[0] or source, host, origin)
     for name in ("proc", "sys"):
         if name not in without and configuration.says(f"mount {name}") == "yes":
-            yield from _bind(f"/{name}", f"/{name}", host)
+            yield from _bind(f"/{name}", f"/{name}", host, _own(f"/{name}"))
     yield from _home(settings, host)
     if "tmp" not in without and configuration.says("mount tmp") == "yes":
         for path in _TEMPORARY:
-            yield from (_tmpfs(path) if settings.is_contained else _bind(path, path, host))
-    for source, target, read_only in user_targets(settings):
-        yield from _bind(source, target, host, read_only=read_only)
+            yield from (_tmpfs(path) if settings.is_contained else _bind(path, path, host, _own(path)))
+    for bind in user_binds(settings):
+        origin = Origin(COMMAND_LINE, "", bind.given)
+        yield from _bind(bind.source, bind.target, host, origin, read_only=bind.read_only)
 
 
-def _bind(source: str, target: str, host: Host, *, read_only: bool = False) -> Iterator[Bind]:
+def _own(target: str) -> Origin:
+    return Origin(THE_LAUNCHER, "", f"the launcher's own mount of {target}")
+
+
+def _bind(source: str, target: str, host: Host, origin: Origin, *, read_only: bool = False) -> Iterator[Bind]:
     try:
         node = host.node(source)
     except OSError:
         return  # the launcher will say it
     if node is not None:
         flags = ("ro",) if read_only else ()
-        yield Bind(node.real_path, posixpath.normpath(target), BIND_KINDS[node.kind], ORIGIN, flags, node.mount_flags)
+        yield Bind(node.real_path, posixpath.normpath(target), BIND_KINDS[node.kind], origin, flags, node.mount_flags)
 
 
 def _tmpfs(target: str) -> Iterator[MountFilesystem]:
-    yield MountFilesystem("tmpfs", "tmpfs", target, ORIGIN)
+    yield MountFilesystem("tmpfs", "tmpfs", target, _own(target))
 
 
 def _home(settings: Settings, host: Host) -> Iterator[Bind | MountFilesystem]:
@@ -136,7 +140,10 @@ def _home(settings: Settings, host: Host) -> Iterator[Bind | MountFilesystem]:
     source, _, target = (given[-1] if given else _account_home()).partition(":")
     if not source.startswith("/"):
         return
-    yield from (_tmpfs(source) if settings.is_contained and not given else _bind(source, target or source, host))
+    if settings.is_contained and not given:
+        yield from _tmpfs(source)
+    else:
+        yield from _bind(source, target or source, host, _own(target or source))
 
 
 def _account_home() -> str:

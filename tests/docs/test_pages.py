@@ -160,7 +160,7 @@ def texts_of_the_program() -> list[str]:
         # Literals that follow each other are one; "%s" and its like are holes.
         literals = re.sub(r'(?<!\\)"\s+"', "", path.read_text("utf-8"))
         found += [re.sub(r"%[.\d]*[a-z]+", "\0", text) for text in re.findall(r'"((?:[^"\\\n]|\\.)*)"', literals)]
-    for path in (PROJECT / "cdi_hpc").rglob("*.py"):
+    for path in (path for top in ("cdi_hpc", "backends") for path in (PROJECT / top).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 found.append("".join(_constant(part) for part in node.values))

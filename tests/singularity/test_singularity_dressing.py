@@ -212,6 +212,96 @@ def test_what_the_administrator_or_the_user_rules_out_is_named(image, configurat
     assert caught.value.problems[0].fix
 
 
+# What the user has in the place of an edit ------------------------------------------------------------------------
+
+
+def refusal(*arguments, **others) -> list[str]:
+    with pytest.raises(CdiError) as caught:
+        dressed(*arguments, **others)
+    assert all(problem.fix for problem in caught.value.problems)
+    return [f"{problem.where}: {problem.what}" for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    "words, environ, where",
+    [
+        (["--bind", "/etc/passwd:/opt/lab/file"], {}, "--bind /etc/passwd:/opt/lab/file"),
+        (["--bind", "/etc:/mnt,/etc/passwd:/opt/lab/../lab/file"], {}, "--bind /etc/passwd:/opt/lab/../lab/file"),
+        ([], {"APPTAINER_BIND": "/etc/passwd:/opt/lab/file:ro"}, "APPTAINER_BIND=/etc/passwd:/opt/lab/file"),
+        (
+            ["--mount", "type=bind,src=/etc/passwd,dst=/opt/lab/file"],
+            {},
+            "--mount type=bind,source=/etc/passwd,destination=/opt/lab/file",
+        ),
+    ],
+)
+@pytest.mark.parametrize("can_be_read", [True, False])
+def test_a_bind_that_would_hide_an_edit_is_refused(image, configuration, tmp_path, words, environ, where, can_be_read):
+    (image / "opt/lab").mkdir()
+    (image / "opt/lab/file").touch()
+    (said,) = refusal(
+        image if can_be_read else ext3_image(tmp_path), profile_of(configuration), [FILE], words, environ=environ
+    )
+    asking = ORIGIN if can_be_read else "a device"
+    assert said == f"{where}: would hide '/opt/lab/file', which {asking} asks for"
+
+
+def test_a_mount_of_the_administrators_that_would_hide_an_edit_is_named(image, configuration):
+    (image / "opt/lab").mkdir()
+    (image / "opt/lab/file").touch()
+    configuration.write_text("bind path = /etc/passwd:/opt/lab/file\n")
+    (said,) = refusal(image, profile_of(configuration), [FILE])
+    assert said.startswith(f"'bind path = /etc/passwd:/opt/lab/file' of {configuration}: would hide '/opt/lab/file'")
+
+
+@pytest.mark.parametrize("words", [["--bind", "/etc/hostname:/opt/lab/file"], ["--bind", "/etc/passwd:/opt/other"]])
+def test_a_bind_of_the_same_file_or_elsewhere_hides_nothing(image, configuration, words):
+    (image / "opt/lab").mkdir()
+    for name in ("opt/lab/file", "opt/other"):
+        (image / name).touch()
+    assert dressed(image, profile_of(configuration), [FILE], words)
+
+
+@pytest.mark.parametrize("small", [[], ["--contain"]])
+@pytest.mark.parametrize("words", [["--bind", "{}:/dev"], ["--bind", "{}:/dev/"], ["--bind", "{}/null:/dev/zero"]])
+def test_a_bind_over_dev_hides_the_nodes_in_it(image, configuration, tmp_path, words, small):
+    (tmp_path / "null").touch()
+    (said,) = refusal(image, profile_of(configuration), [NODE], [*small, *(word.format(tmp_path) for word in words)])
+    assert said.endswith(f"would hide '/dev/zero', which {ORIGIN} asks for")
+
+
+@pytest.mark.parametrize("words", [["--bind", "/dev"], ["--bind", "/dev:/dev,/etc:/mnt"], ["--bind", "/dev/shm"]])
+@pytest.mark.parametrize("action", [NODE, RENAMED])
+def test_a_bind_of_the_machines_own_dev_hides_nothing(image, configuration, words, action):
+    assert dressed(image, profile_of(configuration), [action], words)
+
+
+@pytest.mark.parametrize(
+    "directive, words, environ, where",
+    [
+        ("mount dev = no", [], {}, "{}"),
+        ("", ["--no-mount", "home,dev"], {}, "--no-mount dev"),
+        ("", [], {"APPTAINER_NO_MOUNT": "dev"}, "APPTAINER_NO_MOUNT=dev"),
+        ("mount dev = no", ["--no-mount", "dev"], {"APPTAINER_NO_MOUNT": "dev"}, "--no-mount dev"),
+    ],
+)
+def test_who_leaves_dev_out_is_named(image, configuration, directive, words, environ, where):
+    configuration.write_text(f"{directive}\n")
+    profile = profile_of(configuration, of_help=f"{HELP}      --no-mount strings   mounts\n")
+    (said,) = refusal(image, profile, [NODE], words, environ=environ)
+    assert said.startswith(f"{where.format(configuration)}: ")
+
+
+@pytest.mark.parametrize("directive, action", [("enable overlay = no", LINK), ("user bind control = no", FILE)])
+def test_the_configuration_that_the_user_has_named_is_the_one_that_is_blamed(
+    image, configuration, tmp_path, directive, action
+):
+    other = tmp_path / "other.conf"
+    other.write_text(f"{directive}\n")
+    profile = profile_of(configuration, of_help=f"{HELP}      --config string        a file\n")
+    assert refusal(image, profile, [action], ["--config", str(other)])[0].startswith(f"{other}: ")
+
+
 def test_a_small_dev_of_the_administrators_is_one_as_well(image, configuration):
     configuration.write_text("mount dev = minimal\n")
     actions = [Bind("/dev/full", "/dev/full", "device", ORIGIN, recursive=False)]

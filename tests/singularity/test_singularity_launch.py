@@ -485,3 +485,22 @@ def test_a_squashfuse_that_comes_or_goes_makes_a_plan_stale(lab, tmp_path):
         assert user.do(*line, **NO_PYTHON).returncode == 1
         assert user.said(*line) == "one"
         assert user.said(*line, **NO_PYTHON) == "one"
+
+
+# What the user binds himself ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("environ", [False, True], ids=["option", "variable"])
+def test_a_bind_in_the_place_of_an_edit_is_refused_and_hides_nothing(apptainer, small, environ):
+    bind = "/etc/passwd:/opt/lab/file"
+    options = [] if environ else ["--bind", bind]
+    done = apptainer.run(small, options, ["true"], env={"APPTAINER_BIND": bind} if environ else {})
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (125, b"", 1)
+    assert b"would hide '/opt/lab/file'" in done.stderr
+
+
+def test_a_bind_over_dev_is_refused(apptainer, small, tmp_path):
+    done = apptainer.run(small, ["--bind", f"{tmp_path}:/dev"], ["true"])
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (125, b"", 1)
+    assert b"would hide '/dev/nvidia0'" in done.stderr
+    assert apptainer.said(small, ["--bind", "/dev"], shell(SMALL)) == SMALL_IS_THERE

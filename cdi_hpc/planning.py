@@ -101,7 +101,7 @@ def plan_devices(
         configuration=configuration,
         host=host,
         visible=wanted.visible,
-    )
+    ).edits
     unknown_hooks = stricter(wanted.unknown_hooks, defaults.unknown_hooks)
     plan = translate(edits, host, unknown_hooks=unknown_hooks, site=configuration.policy)
     if configuration.policy is not None:

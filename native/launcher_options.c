@@ -23,6 +23,14 @@ static bool is_ours(const struct launcher_option *option)
     return option->use == USE_DEVICE || option->use == USE_DIRECTORIES || option->use == USE_SWITCH;
 }
 
+bool is_lock_file(const char *text)
+{
+    static const char suffix[] = ".lock";
+    size_t length = strlen(text), end = sizeof suffix - 1;
+    bool is_path = *text == '/' || strncmp(text, "./", 2) == 0 || strncmp(text, "../", 3) == 0;
+    return length >= end && strcmp(text + length - end, suffix) == 0 && (is_path || strchr(text, '=') == NULL);
+}
+
 bool invocation_asks(const struct invocation *invocation)
 {
     for (size_t i = 0; i < invocation->givens; i++)
@@ -180,12 +188,17 @@ static enum outcome take_long(struct reader *reader, const char *word)
     const char *value = word[length] == '=' ? word + length + 1 : NULL;
     if (value != NULL && option->arity == ARITY_NONE && !may_be_switch(reader, value))
         return NOT_UNDERSTOOD;
-    if (value != NULL || option->arity != ARITY_REQUIRED)
-        return add_given(reader, option, value, word, NULL);
-    if (*reader->next == NULL)
-        return lacks_value(option);
-    value = *reader->next++;
-    return add_given(reader, option, value, word, value);
+    const char *second = NULL;
+    if (value == NULL && option->arity == ARITY_REQUIRED) {
+        if (*reader->next == NULL)
+            return lacks_value(option);
+        value = second = *reader->next++;
+    }
+    /* The option's name is another one of "--device", or a part of it. */
+    bool is_lock = option->use == USE_DEVICE && strncmp("--lock", word, length) == 0;
+    if (is_lock && (value == NULL || !is_lock_file(value)))
+        return REFUSED;
+    return add_given(reader, option, value, word, second);
 }
 
 /* A word of its own for one letter of several, with what belongs to it. */

@@ -47,6 +47,9 @@ enum wish {
 enum reading invocation_read(struct invocation *invocation, const struct profile *profile, char **words, bool in_order,
                              enum wish wish);
 
+/* Whether a device's text names a lock file (cdi_hpc/spec/names.py). */
+bool is_lock_file(const char *text);
+
 /* Whether a device is asked for by an option. */
 bool invocation_asks(const struct invocation *invocation);
 

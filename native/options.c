@@ -1,9 +1,11 @@
 #include "options.h"
 
+#include "launcher_options.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-enum place { DEVICE, CDI_DIR, BIND, ENV, WORKDIR, STAGE, HOOKS, PREFLIGHT, WRITABLE, CONTAIN, STRICT, RUNNER, VERBOSE, QUIET, HELP };
+enum place { DEVICE, LOCK, CDI_DIR, BIND, ENV, WORKDIR, STAGE, HOOKS, PREFLIGHT, WRITABLE, CONTAIN, STRICT, RUNNER, VERBOSE, QUIET, HELP };
 
 static const struct option {
     const char *name;
@@ -12,7 +14,7 @@ static const struct option {
     bool takes_value;
 } known[] = {
     {"device", 'd', DEVICE, true},
-    {"lock", '\0', DEVICE, true}, /* a lock file is a request for the devices in it */
+    {"lock", '\0', LOCK, true},
     {"cdi-dir", '\0', CDI_DIR, true},
     {"bind", '\0', BIND, true},
     {"env", '\0', ENV, true},
@@ -54,6 +56,9 @@ static bool set(struct options *options, enum place place, const char *value)
     case DEVICE:
         append(&options->devices, value);
         break;
+    case LOCK: /* it stands for the devices in it */
+        append(&options->devices, value);
+        return is_lock_file(value);
     case CDI_DIR:
         append(&options->cdi_dirs, value);
         break;

@@ -37,7 +37,7 @@ def command(
     resolved = resolve_devices(
         request, cdi_dirs, os.environ, Reporter(verbose + quiet), strict=strict, configuration=configuration
     )
-    now = make_lock(request, resolved, site=configuration.policy)
+    now = make_lock(resolved.request, resolved.edits, site=configuration.policy)
     if locked is None:
         sys.stdout.write(json.dumps(now.to_json(), indent=2, sort_keys=True) + "\n")
         return 0

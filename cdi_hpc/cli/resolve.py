@@ -35,7 +35,7 @@ def command(
     Order and merging are those of the CDI reference library. What becomes of the edits here is shown by 'plan'.
     """
     reporter = Reporter(verbose + quiet)
-    resolved = resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict, visible=visible)
+    resolved = resolve_devices(devices, cdi_dirs, os.environ, reporter, strict=strict, visible=visible).edits
     if output_format == "json":
         print_json(resolved_to_json(resolved))
     else:

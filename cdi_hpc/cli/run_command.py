@@ -7,7 +7,19 @@ from typing import Any
 import click
 
 from cdi_hpc.cli.options import cdi_dir, preflight, strict, unknown_hooks, verbosity, visible_devices
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.spec import names
 from cdi_hpc.variables import DEVICES_VARIABLE
+
+
+def _lock_files(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what could only be taken for a device: what stands for a lock file is known by its name everywhere."""
+    del ctx, parameter
+    for value in values:
+        complaint = names.lock_complaint(value)
+        if complaint:
+            raise CdiError(Problem("option --lock", complaint, "rename the file"))
+    return values
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
@@ -23,6 +35,7 @@ from cdi_hpc.variables import DEVICES_VARIABLE
     "--lock",
     "devices",
     multiple=True,
+    callback=_lock_files,
     metavar="FILE",
     help="The devices of a lock file (cdi-hpc lock), if they still mean the same. --device FILE.lock is the same.",
 )

@@ -14,8 +14,7 @@ from cdi_hpc.explain.views import View
 from cdi_hpc.host import Host
 from cdi_hpc.launch.image import Image, read_image
 from cdi_hpc.planning import load_configuration
-from cdi_hpc.resolve.lookup import Report, find_devices
-from cdi_hpc.spec.edits import merge
+from cdi_hpc.resolve.lookup import Report, resolve_devices
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def explain(
     """
     if configuration is None:
         configuration = load_configuration(environ)
-    devices = find_devices(
+    resolved = resolve_devices(
         wanted.devices,
         wanted.cdi_dirs,
         environ,
@@ -74,7 +73,7 @@ def explain(
         host=host,
         visible=wanted.visible,
     )
-    merged = merge(devices)
+    devices, merged = resolved.devices, resolved.edits
     edits = rows(devices, merged)
     request = Request(wanted, devices, merged, edits, configuration, _image(wanted.image), host, environ)
     views = (own.view(n, request) if n in own.NAMES else through.view(n, request) for n in wanted.launchers)

@@ -29,6 +29,9 @@ DEVICES_VARIABLE = variables.DEVICES_VARIABLE
 #: Long names of our options, as far as a word has to agree with one to be looked at.
 _OUR_NAMES = ("cdi", "device", "lock", "help")
 
+#: The name of an option for devices whose value has to be a lock file.
+_LOCK = "--lock"
+
 #: What Go's strconv.ParseBool takes.
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
@@ -193,11 +196,13 @@ class _Reader:
         value = text if equals else None
         if value is not None and option.arity == "none":
             self._check_switch(name, text)
+        words: tuple[str, ...] = (word,)
         if value is None and option.arity == "required":
             value = self._next_word(option, name)
-            self._add(option, value, (word, value))
-        else:
-            self._add(option, value, (word,))
+            words = (word, value)
+        if option.use == "device" and _LOCK.startswith(name):
+            _require_lock_file(value)
+        self._add(option, value, words)
 
     def _take_short(self, word: str) -> None:
         position = 1
@@ -295,6 +300,13 @@ class _Reader:
             cdi_dirs=split_directories(given.value or "" for given in self.given if given.option.use == "cdi-dirs"),
             subcommand_index=self.subcommand_index,
         )
+
+
+def _require_lock_file(value: str | None) -> None:
+    """Refuse what could only be taken for a device: what stands for a lock file is known by its name everywhere."""
+    complaint = names.lock_complaint(value or "")
+    if complaint:
+        raise CdiError(Problem(f"option {_LOCK}", complaint, "rename the file"))
 
 
 def split_directories(values: Iterable[str]) -> tuple[str, ...]:

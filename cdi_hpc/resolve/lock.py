@@ -6,19 +6,20 @@ difference, for the container is the same. Hashes of the specs say which file ch
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.spec.encode import resolved_to_json
 from cdi_hpc.spec.model import ResolvedEdits
-from cdi_hpc.spec.request import LOCK_SUFFIX
 from cdi_hpc.witness import Witness
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Lock:
     """What a request meant.
 
     Attributes:
-        request: the devices as they were asked for.
+        request: the devices that were asked for, in words that mean the same in every directory.
         edits: the merged edits, as ``resolve --format json`` has them.
         specs: spec file -> SHA-256 of its content, in hexadecimal.
         drivers: driver -> its version.
@@ -71,18 +72,13 @@ class Lock:
         }
 
 
-def is_lock_file(wanted: str) -> bool:
-    """Whether a part of a request names a lock file: by its ending, which no device's name has."""
-    return wanted.endswith(LOCK_SUFFIX) and "=" not in wanted
-
-
 def make_lock(
     request: Sequence[str], edits: ResolvedEdits, witness: Witness | None = None, site: Policy | None = None
 ) -> Lock:
     """What a request means now.
 
     Args:
-        request: the devices as they were asked for.
+        request: the devices that were asked for.
         edits: what they were resolved to.
         witness: is told of what is looked at.
         site: its rules: the programs that it has run count, too.
@@ -119,10 +115,19 @@ def _parts(edits: ResolvedEdits) -> Iterator[Sequence[Any]]:
 
 def _digest(path: str) -> str:
     try:
-        with open(path, "rb") as stream:
+        with _open_regular(path) as stream:
             return hashlib.sha256(stream.read()).hexdigest()
     except OSError as error:
         raise CdiError(Problem(path, f"{error.strerror}", "try again: it was there a moment ago")) from None
+
+
+def _open_regular(path: str) -> BinaryIO:
+    """Open a regular file, also behind a link; a FIFO in its place holds nobody up."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is no regular file", path)
+    return os.fdopen(fd, "rb")
 
 
 def _drivers(witness: Witness) -> Iterator[tuple[str, str]]:
@@ -147,7 +152,7 @@ def read_lock(path: str, witness: Witness | None = None) -> Lock:
     if witness is not None:
         witness.saw(os.path.abspath(path), "content")
     try:
-        with open(path, "rb") as stream:
+        with _open_regular(path) as stream:
             data = stream.read(_MOST_BYTES + 1)
     except OSError as error:
         raise CdiError(Problem(path, f"{error.strerror}", "cdi-hpc lock DEVICE... > FILE makes one")) from None
@@ -231,16 +236,84 @@ def _of_edit(key: str, locked: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
     if before == after:
         return
     if not (isinstance(before, list) and isinstance(after, list)):
-        yield f"{key}: locked is {_short(before)}, here is {_short(after)}"
+        yield _changed(key, before, after)
         return
+    yield from _of_list(key, before, after)
+
+
+def _of_list(what: str, before: Sequence[Any], after: Sequence[Any]) -> Iterator[str]:
     gone = [item for item in before if item not in after]
     new = [item for item in after if item not in before]
-    yield from (f"{key}: not here: {_short(item)}" for item in gone)
-    yield from (f"{key}: not locked: {_short(item)}" for item in new)
     if not gone and not new:
-        yield f"{key}: in another order, or another number of times"
+        yield f"{what}: in another order, or another number of times"
+    for old, other in _pairs(gone, new):
+        gone.remove(old)
+        new.remove(other)
+        yield from _of_fields(f"{what}: {_name(old)}", old, other)
+    yield from (f"{what}: not here: {_short(item, new)}" for item in gone)
+    yield from (f"{what}: not locked: {_short(item, gone)}" for item in new)
 
 
-def _short(value: Any, most: int = 300) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+#: What of an edit says which one it is, apart from its arguments.
+_NAMES = ("hookName", "path", "containerPath", "hostInterfaceName")
+
+
+def _name(edit: Mapping[str, Any]) -> str:
+    """What an edit is called: two with one name are the same one, changed. What a hook is to do is part of its name."""
+    args = edit.get("args")
+    words = (*(edit.get(key) for key in _NAMES), *(args[1:2] if isinstance(args, list) else ()))
+    return " ".join(str(word) for word in words if word)
+
+
+def _pairs(gone: Sequence[Any], new: Sequence[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Edits that are still there and have changed, each with what it is now."""
+    waiting = [edit for edit in new if isinstance(edit, dict)]
+    found = []
+    for old in gone:
+        other = next((edit for edit in waiting if isinstance(old, dict) and _name(edit) == _name(old)), None)
+        if other is not None:
+            waiting.remove(other)
+            found.append((old, other))
+    return found
+
+
+#: Stands for a field that is not there, which is not null.
+_ABSENT = ...
+
+
+def _of_fields(what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
+        if isinstance(old, list) and isinstance(new, list) and old != new:
+            yield from _of_list(f"{what}: {key}", old, new)
+        elif old != new:
+            yield _changed(f"{what}: {key}", old, new)
+
+
+def _changed(what: str, before: Any, after: Any) -> str:
+    return f"{what}: locked is {_short(before, [after])}, here is {_short(after, [before])}"
+
+
+#: Characters of a value that are shown, and how many of them are those before the first one that differs.
+_MOST_CHARACTERS = 300
+_BEFORE = 40
+
+
+def _text(value: Any) -> str:
+    return "none" if value is _ABSENT else json.dumps(value, sort_keys=True)
+
+
+def _alike(text: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    return next((n for n, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
+
+
+def _short(value: Any, others: Iterable[Any]) -> str:
+    """A value, or where that is long, the part of it in which it differs from what is most like it."""
+    text = _text(value)
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    same = max((_alike(text, _text(other)) for other in others), default=0)
+    first = max(0, same - _BEFORE) if same > _MOST_CHARACTERS - _BEFORE else 0
+    last = first + _MOST_CHARACTERS
+    return f"{'…' * bool(first)}{text[first:last]}{'…' * (last < len(text))}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cdi_hpc import config
 from cdi_hpc.config import Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host, LiveHost
-from cdi_hpc.spec import edits, request
+from cdi_hpc.spec import edits, names, request
 from cdi_hpc.spec.model import ResolvedEdits
 from cdi_hpc.spec.registry import (
     ENVIRONMENT_VARIABLE,
@@ -79,6 +80,23 @@ def read_registry(
     return registry
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """What a request means.
+
+    Attributes:
+        request: what was asked for, less what depends on who asks and where: aliases and lock files are what they stand
+            for, and paths are absolute.
+        devices: that this means.
+        edits: theirs, merged.
+
+    """
+
+    request: tuple[str, ...]
+    devices: tuple[RegisteredDevice, ...]
+    edits: ResolvedEdits
+
+
 def resolve_devices(
     devices: Sequence[str],
     cdi_dirs: Sequence[str],
@@ -90,64 +108,11 @@ def resolve_devices(
     configuration: Configuration | None = None,
     host: Host | None = None,
     visible: Sequence[str] = (),
-) -> ResolvedEdits:
-    """The merged edits of a request; arguments and errors are those of :func:`find_devices`.
-
-    A lock file among the devices stands for those that were locked.
-
-    Raises:
-        CdiError: the edits are not those that were locked, too.
-
-    """
-    locks: dict[str, Lock] = {}
-    if any(request.LOCK_SUFFIX in device for device in devices):
-        devices, locks = _without_locks(devices, witness)
-    found = find_devices(
-        devices,
-        cdi_dirs,
-        environ,
-        report,
-        strict=strict,
-        witness=witness,
-        configuration=configuration,
-        host=host,
-        visible=visible,
-    )
-    merged = edits.merge(found)
-    if locks:
-        from cdi_hpc.resolve import lock
-
-        if configuration is None:
-            configuration = config.load(environ, os.geteuid(), witness).configuration
-        lock.require_same(locks, merged, witness, configuration.policy)
-    return merged
-
-
-def _without_locks(devices: Sequence[str], witness: Witness | None) -> tuple[tuple[str, ...], dict[str, Lock]]:
-    """A request with the devices of its lock files in their place, and those files with what they hold."""
-    from cdi_hpc.resolve import lock
-
-    words = [part.strip() for device in devices for part in device.split(",")]
-    locks = {part: lock.read_lock(part, witness) for part in words if lock.is_lock_file(part)}
-    return tuple(device for part in words for device in (locks[part].request if part in locks else (part,))), locks
-
-
-def find_devices(
-    devices: Sequence[str],
-    cdi_dirs: Sequence[str],
-    environ: Mapping[str, str],
-    report: Report,
-    *,
-    strict: bool = False,
-    witness: Witness | None = None,
-    configuration: Configuration | None = None,
-    host: Host | None = None,
-    visible: Sequence[str] = (),
-) -> tuple[RegisteredDevice, ...]:
-    """The devices that a request means; what is unusual about the files is reported.
+) -> Resolved:
+    """What a request means; what is unusual about the files is reported.
 
     Args:
-        devices: what is asked for, aliases among it.
+        devices: what is asked for, aliases and lock files among it.
         cdi_dirs: the spec directories that options name.
         environ: the environment.
         report: is told of what is unusual.
@@ -158,20 +123,38 @@ def find_devices(
         visible: lists of what is meant of whole kinds (:func:`cdi_hpc.site.allocation.visible`).
 
     Raises:
-        CdiError: something can't be resolved, or the configuration is wrong.
+        CdiError: something can't be resolved, the configuration is wrong, or the edits are not those of a lock file.
 
     """
     if configuration is None:
         configuration = config.load(environ, os.geteuid(), witness).configuration
     strict = strict or configuration.strict
-    devices = _without_aliases(devices, configuration)
+    devices, locks = _without_locks(_without_aliases(devices, configuration), configuration, witness)
     registry = read_registry(cdi_dirs, environ, strict=strict, witness=witness, configuration=configuration)
     for problems in registry.errors.values():
         for problem in problems:
             report.note(problem)
+    wanted = devices
     openable = configuration.all_means == "openable"
     if openable or visible:
-        devices = _selected(devices, registry, host or LiveHost(witness), visible, openable=openable)
+        wanted = _selected(devices, registry, host or LiveHost(witness), visible, openable=openable)
+    found = _found(wanted, registry, report, strict=strict, witness=witness)
+    merged = edits.merge(found)
+    if locks:
+        from cdi_hpc.resolve import lock
+
+        lock.require_same(locks, merged, witness, configuration.policy)
+    plain = (part for device in devices for part in request.parts(device))
+    return Resolved(tuple(map(_absolute, plain)), found, merged)
+
+
+def _absolute(device: str) -> str:
+    return os.path.abspath(device) if request.is_file_request(device) else device
+
+
+def _found(
+    devices: Sequence[str], registry: Registry, report: Report, *, strict: bool, witness: Witness | None
+) -> tuple[RegisteredDevice, ...]:
     try:
         resolution = request.resolve(devices, registry, strict=strict, witness=witness)
     except CdiError as error:
@@ -195,6 +178,26 @@ def _without_aliases(devices: Sequence[str], configuration: Configuration) -> Se
     from cdi_hpc.site import aliases
 
     return aliases.expand(devices, configuration.aliases)
+
+
+def _without_locks(
+    devices: Sequence[str], configuration: Configuration, witness: Witness | None
+) -> tuple[Sequence[str], dict[str, Lock]]:
+    """A request with the devices of its lock files in their place, and those files with what they hold."""
+    locks: dict[str, Lock] = {}
+    if not any(names.LOCK_SUFFIX in device for device in devices):
+        return devices, locks
+    from cdi_hpc.resolve import lock
+
+    def expanded() -> Iterator[str]:
+        for part in (part for device in devices for part in request.parts(device)):
+            if names.is_lock_file(part):
+                locks[part] = lock.read_lock(part, witness)
+                yield from _without_aliases(locks[part].request, configuration)
+            else:
+                yield part
+
+    return tuple(expanded()), locks
 
 
 def _selected(

@@ -23,6 +23,22 @@ _DNS_SUBDOMAIN_MAX = 253
 
 _COMPARED_MAX = 256  # characters; comparing takes time by the square
 
+#: How the name of a lock file ends (:mod:`cdi_hpc.resolve.lock`), which stands for the devices in it.
+LOCK_SUFFIX = ".lock"
+
+#: A path that begins so is no device's name, whatever follows.
+PATHS = ("/", "./", "../")
+
+
+def is_lock_file(wanted: str) -> bool:
+    """Whether a part of a request names a lock file. ``native/launcher_options.c`` has the same."""
+    return wanted.endswith(LOCK_SUFFIX) and ("=" not in wanted or wanted.startswith(PATHS))
+
+
+def lock_complaint(wanted: str) -> str:
+    """What is wrong with the name of a lock file."""
+    return "" if is_lock_file(wanted) else f"{wanted!r} is not the name of a lock file, which ends in {LOCK_SUFFIX!r}"
+
 
 @dataclass(frozen=True)
 class QualifiedName:

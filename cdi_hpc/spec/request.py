@@ -20,9 +20,6 @@ from cdi_hpc.spec import names
 from cdi_hpc.spec.registry import ENVIRONMENT_VARIABLE, RegisteredDevice, Registry, load_spec
 from cdi_hpc.witness import Witness
 
-#: How the name of a lock file ends (:mod:`cdi_hpc.resolve.lock`), which stands for the devices in it.
-LOCK_SUFFIX = ".lock"
-
 #: The device name that stands for the whole kind where no device has it.
 ALL = "all"
 
@@ -57,7 +54,7 @@ def resolve(
     """
     resolver = _Resolver(registry, strict=strict, witness=witness)
     for argument in arguments:
-        for wanted in _split(argument):
+        for wanted in parts(argument):
             resolver.add(wanted, argument)
     if resolver.problems:
         raise CdiError(dict.fromkeys(resolver.problems))
@@ -66,12 +63,13 @@ def resolve(
 
 def is_file_request(wanted: str) -> bool:
     """Whether a request means a spec file: a path that can't be a device, or a file that looks like a spec."""
-    if wanted.startswith(("/", "./", "../")):
+    if wanted.startswith(names.PATHS):
         return True
     return wanted.endswith((".json", ".yaml")) and os.path.isfile(wanted)
 
 
-def _split(argument: str) -> list[str]:
+def parts(argument: str) -> list[str]:
+    """What is between the commas of an argument."""
     if is_file_request(argument) and os.path.exists(argument):
         return [argument]  # a file's name may hold a comma
     return [part.strip() for part in argument.split(",")]

@@ -21,9 +21,8 @@ from cdi_hpc.explain import Edit, Fate, Wanted
 from cdi_hpc.explain.views import Outcome, fates
 from cdi_hpc.explain.ways import InGeneral, InScript
 from cdi_hpc.plan import Action, Bind, MountFilesystem, RunHook, SetEnv, Symlink, UpdateLdCache, WriteFile
-from cdi_hpc.resolve.lookup import find_devices
+from cdi_hpc.resolve.lookup import resolve_devices
 from cdi_hpc.spec import decode, document, version
-from cdi_hpc.spec.edits import merge
 from cdi_hpc.spec.model import Origin
 from cdi_hpc.translation import describe
 from cdi_hpc.translation.translate import translate
@@ -145,8 +144,8 @@ class _InVariables:
 
 
 def _handed_over(path: str, edits: Sequence[Edit], case: Case) -> dict[Origin, Fate]:
-    devices = find_devices((path,), (), _ENVIRON, _Silence(), configuration=Configuration(), host=Machine())
-    plan = translate(merge(devices), Machine(), site=case.site)
+    resolved = resolve_devices((path,), (), _ENVIRON, _Silence(), configuration=Configuration(), host=Machine())
+    plan = translate(resolved.edits, Machine(), site=case.site)
     said = handoff.hand_over(plan.actions)
     lacking = {lack.origin for lack in said.lacks}
     actions = [action for action in plan.actions if action.origin not in lacking]

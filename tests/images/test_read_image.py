@@ -102,7 +102,7 @@ def composed(image, case, mode):
     recorder = Recorder()
     host = LiveHost(recorder)
     resolved = resolve_devices((case.device,), (str(case.directory),), {}, Silent(), strict=False, witness=recorder)
-    plan = translate(resolved, host)
+    plan = translate(resolved.edits, host)
     assembly = embedded.prepare(plan, image.place, host, embedded.RunOptions(), recorder, image.files)
     return compose(assembly, Composition(mode, ())), recorder.states()
 

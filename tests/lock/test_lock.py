@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,7 @@ def write(path: Path, edits: dict, comment: str = "") -> None:
 
 @pytest.fixture
 def locking(lab, spec) -> Callable[..., subprocess.CompletedProcess]:
-    return lambda *arguments: lab.run(["cdi-hpc", "lock", "--cdi-dir", spec.parent, *arguments])
+    return lambda *arguments, **kept: lab.run(["cdi-hpc", "lock", "--cdi-dir", spec.parent, *arguments], **kept)
 
 
 @pytest.fixture
@@ -113,9 +114,56 @@ def test_a_file_that_is_not_there_is_named() -> None:
         read_lock("/nowhere.lock")
 
 
+def test_a_fifo_in_its_place_holds_nobody_up(locking, launch, tmp_path) -> None:
+    fifo = tmp_path / "job.lock"
+    os.mkfifo(fifo)
+    said = f"{fifo}: is no regular file"
+    for done in (locking("--check", fifo), launch("--lock", fifo)):
+        assert (done.returncode in (1, 125), said in done.stderr) == (True, True), done.stderr
+
+
 def test_another_driver_is_a_difference() -> None:
     (_, line) = differences(lock(drivers={"nvidia": "570.1"}), lock(drivers={"nvidia": "580.2"}), "l")
     assert line.what == "driver nvidia: locked is 570.1, here is 580.2"
+
+
+def test_a_lock_of_a_lock_file_or_a_spec_file_is_good_in_every_directory(locking, launch, job, spec, tmp_path) -> None:
+    here = job.parent
+    for name, wanted in (("b", "./job.lock"), ("c", "./cdi/thing.yaml"), ("d", "job.lock")):
+        done = locking(wanted, cwd=here)
+        assert done.returncode == 0, done.stderr
+        made = tmp_path / f"{name}.lock"
+        made.write_text(done.stdout)
+        (asked,) = json.loads(done.stdout)["request"]
+        assert asked == (str(spec) if name == "c" else "lab.example/thing=one")
+        done = launch("--lock", made, cwd="/")
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_a_path_is_a_lock_file_whatever_is_in_it(launch, job, tmp_path) -> None:
+    odd = tmp_path / "run=3,4" / "a=b.lock"
+    odd.parent.mkdir()
+    odd.write_text(job.read_text())
+    for option in ("--lock", "--device"):
+        done = launch(option, odd)
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["job.txt", "/etc/passwd", "lab.example/thing=one", "x=1.lock", ""])
+def test_a_lock_file_that_could_not_be_told_from_a_device_is_refused_by_its_name(launch, name) -> None:
+    done = launch(f"--lock={name}")
+    said = f"{name!r} is not the name of a lock file, which ends in '.lock' (rename the file)"
+    assert (done.returncode, done.stdout, said in done.stderr) == (125, "", True), done.stderr
+
+
+@pytest.mark.parametrize("command", ["plan", "resolve", "explain --for embedded", "script", "doctor"])
+def test_every_command_that_takes_devices_takes_a_lock_file(command, lab, job, spec) -> None:
+    words = [*command.split(), "--cdi-dir", spec.parent, job]
+    done = lab.run(["cdi-hpc", *words])
+    assert "A=1" in done.stdout or "can be opened" in done.stdout, done.stderr
+    write(spec, {"env": ["A=2"], "deviceNodes": [{"path": "/dev/null"}]})
+    done = lab.run(["cdi-hpc", *words])
+    assert (done.returncode, "this launch is not the one that was locked" in done.stdout + done.stderr) == (1, True)
 
 
 def test_the_order_of_edits_is_part_of_them() -> None:
@@ -123,14 +171,61 @@ def test_the_order_of_edits_is_part_of_them() -> None:
     assert line.what == "env: in another order, or another number of times"
 
 
+def hook(*links: str, path: str = "/usr/bin/nvidia-cdi-hook") -> dict:
+    args = ["nvidia-cdi-hook", "create-symlinks", *(word for link in links for word in ("--link", link))]
+    return {"hookName": "createContainer", "path": path, "args": args}
+
+
+LINKS = [f"libnvidia-{name * 10}.so.1::/usr/lib/x86_64-linux-gnu/libnvidia-{name * 10}.so" for name in "abcdefgh"]
+
+
+def test_of_a_long_edit_the_part_is_shown_that_is_another_one() -> None:
+    """The usual upgrade of a driver: one link of many."""
+    before, after = (hook(*LINKS, f"libcuda.so.{version}::/usr/lib/libcuda.so") for version in (570, 580))
+    _, *lines = differences(lock(edits={"hooks": [before]}), lock(edits={"hooks": [after]}), "l")
+    name = "hooks: createContainer /usr/bin/nvidia-cdi-hook create-symlinks: args"
+    assert [line.what for line in lines] == [
+        f'{name}: not here: "libcuda.so.570::/usr/lib/libcuda.so"',
+        f'{name}: not locked: "libcuda.so.580::/usr/lib/libcuda.so"',
+    ]
+
+
+def test_edits_of_another_name_are_held_against_each_other_where_they_differ() -> None:
+    before, after = hook(*LINKS), hook(*LINKS, path="/usr/bin/nvidia-ctk")
+    _, gone, new = differences(lock(edits={"hooks": [before]}), lock(edits={"hooks": [after]}), "l")
+    assert gone.what.startswith("hooks: not here: …")
+    assert gone.what.endswith('"path": "/usr/bin/nvidia-cdi-hook"}')
+    assert new.what.endswith('"path": "/usr/bin/nvidia-ctk"}')
+
+
+def test_a_long_text_is_shown_from_where_it_differs() -> None:
+    same = "A=" + "x" * 5000
+    _, gone, new = differences(lock(edits={"env": [f"{same}1"]}), lock(edits={"env": [f"{same}2"]}), "l")
+    assert (gone.what[-3:], new.what[-3:]) == ('x1"', 'x2"')
+    assert len(gone.what) < 400
+
+
+def test_each_field_of_a_mount_is_shown() -> None:
+    mount = {"hostPath": "/a", "containerPath": "/lib/x", "options": ["ro", "nosuid", "bind"]}
+    other = {**mount, "hostPath": "/b", "options": ["ro", "nosuid", "rbind"]}
+    _, *lines = differences(lock(edits={"mounts": [mount]}), lock(edits={"mounts": [other]}), "l")
+    assert [line.what for line in lines] == [
+        'mounts: /lib/x: hostPath: locked is "/a", here is "/b"',
+        'mounts: /lib/x: options: not here: "bind"',
+        'mounts: /lib/x: options: not locked: "rbind"',
+    ]
+
+
 def test_many_differences_are_counted() -> None:
     found = differences(lock(), lock(edits={"env": [f"A{n}=1" for n in range(100)]}), "l")
     assert (len(found), found[-1].what) == (22, "and 80 more")
 
 
+_VALUES = st.text(max_size=3) | st.dictionaries(
+    st.sampled_from(["path", "args", "hookName", "x"]), st.none() | st.lists(st.sampled_from("ab"), max_size=3)
+)
 _EDITS = st.fixed_dictionaries(
-    {name: st.lists(st.text(max_size=3), max_size=3) for name in NAMES}
-    | {"intelRdt": st.none() | st.just({"closID": "x"})}
+    {name: st.lists(_VALUES, max_size=3) for name in NAMES} | {"intelRdt": st.none() | st.just({"closID": "x"})}
 )
 
 

@@ -85,7 +85,8 @@ def test_it_agrees_with_the_loader_on_every_file_of_a_debian(lab, tree, monkeypa
 def test_no_view_is_refused_or_warned_about(lab, image, case):
     found = read_image(str(lab.image(image)))
     host = LiveHost()
-    plan = translate(resolve_devices((case.device,), (str(case.directory),), {}, Silent(), strict=False), host)
+    resolved = resolve_devices((case.device,), (str(case.directory),), {}, Silent(), strict=False)
+    plan = translate(resolved.edits, host)
     try:
         assembly = embedded.prepare(plan, found.place, host, embedded.RunOptions(), files=found.files)
     except CdiError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,8 +46,28 @@ unknown_hooks = click.option(
     help="What to do about a hook whose effect is not known.",
 )
 
+
+class _OfVariable(click.Option):
+    """An option that a configuration's variable gives, too: what is wrong with it is said as of every variable."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """As Click does, but CdiError for a word that is none, with the other variables that are wrong."""
+        value = super().resolve_envvar_value(ctx)
+        if (
+            value is not None
+            and not ctx.resilient_parsing
+            and isinstance(self.type, click.Choice)
+            and value not in self.type.choices
+        ):
+            from cdi_hpc.config.settings import of_environment
+
+            of_environment(os.environ)
+        return value
+
+
 preflight = click.option(
     "--preflight",
+    cls=_OfVariable,
     type=click.Choice(["auto", "fail", "warn", "off"]),
     default="auto",
     show_default=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from cdi_hpc.config.settings import Place, Setting, VariablePlace
-from cdi_hpc.config.values import PLACEHOLDERS, Configuration, LauncherDefaults
+from cdi_hpc.config.values import PLACEHOLDERS, Configuration, LauncherDefaults, bind_words
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.site import aliases as alias_rules
 from cdi_hpc.site import hook_environment
@@ -90,6 +90,11 @@ class _Builder:
         _, launcher, name = path
         value: Any = settings[-1].value
         value = _texts(value) if name in ("devices", "binds") else value
+        if name == "binds":
+            where = settings[-1].where
+            wrong = [number for number, text in enumerate(value) if bind_words(text) is None]
+            fix = "write SRC[:DST[:ro]]"
+            self.problems += (Problem(str(where.below(n)), f"{shorten(value[n])} is no bind", fix) for n in wrong)
         change: dict[str, Any] = {name.replace("-", "_"): value}
         self.launchers[launcher] = self.launchers.get(launcher, LauncherDefaults())._replace(**change)
 

@@ -18,11 +18,11 @@ from cdi_hpc.config.values import Configuration
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.site import aliases, identity, policy
 from cdi_hpc.site.globs import TextPattern, path_pattern
-from cdi_hpc.site.policy import Category, HookRule, Policy, Rule, Subject
+from cdi_hpc.site.policy import Category, HookRule, Policy, Rule, Rules, Subject
 from cdi_hpc.spec import request
 from cdi_hpc.spec.decode import shorten
 from cdi_hpc.spec.model import Hook
-from cdi_hpc.spec.registry import DEFAULT_DIRECTORIES, Registry
+from cdi_hpc.spec.registry import DEFAULT_DIRECTORIES, RegisteredDevice, Registry
 
 Settings = Mapping[tuple[str, ...], Sequence[Setting]]
 
@@ -41,6 +41,8 @@ def doubts(configuration: Configuration, settings: Settings, registry: Registry)
         *_missing_directories(settings),
         *_unknown_names(rules),
         *_idle_rules(rules),
+        *_no_variables(rules),
+        *_other_names(rules, registry),
         *_idle_hook_rules(rules),
         *_untrusted_programs(rules),
         *_missing_devices(configuration, settings, registry),
@@ -105,7 +107,7 @@ def _untrusted_programs(rules: Policy) -> Iterator[Problem]:
             complaint = trusted_program.complaint(os.path.realpath(path))
             if complaint:
                 what = f"the rule has {shorten(path)} run, which is refused: {complaint}"
-                yield Problem(str(rule.where), what, "chown it to root and chmod go-w, or name another program")
+                yield Problem(str(rule.where), what, _TRUST_IT if os.path.exists(path) else _INSTALL_IT)
 
 
 def _programs(pattern: str) -> list[str]:
@@ -122,8 +124,62 @@ def _programs(pattern: str) -> list[str]:
     return []
 
 
+_TRUST_IT = "chown it to root and chmod go-w, or name another program"
+_INSTALL_IT = "install it, or correct the path"
+
 #: Programs of a directory that are looked at.
 _MOST_PROGRAMS = 100
+
+
+# Rules that don't do what they seem to -------------------------------------------------------------------------------
+
+
+def _no_variables(rules: Policy) -> Iterator[Problem]:
+    """A spec may set a variable of any name, and nothing reads one of these."""
+    for rule in rules.rules.get("environment", Rules()).rules:
+        for pattern in rule.patterns:
+            name = pattern.text.partition("=")[0]
+            if name.startswith("$") or any(letter.isspace() for letter in name):
+                what = (
+                    f"{shorten(pattern.text)} is for variables with a {'$' if name[0] == '$' else 'blank'} in the name"
+                )
+                yield Problem(str(rule.where), what, "write the name alone, as in LD_PRELOAD")
+
+
+def _other_names(rules: Policy, registry: Registry) -> Iterator[Problem]:
+    """Devices that no rule denies, with the nodes of one that is denied: ``all``, or the same GPU by its UUID."""
+    listed = rules.rules.get("devices", Rules())
+    deciding = {name: _first(listed, name) for name in registry.devices}
+    for rule in (rule for rule in listed.rules if rule.verdict == "deny"):
+        for name in (name for name, decider in deciding.items() if decider is rule):
+            others = [other for other in _with_the_nodes_of(name, registry) if _is_allowed(deciding[other], listed)]
+            if others:
+                shown = " and ".join(repr(other) for other in others[:2]) + (" and others" if others[2:] else "")
+                what = f"{str(rule)!r} denies {name!r}, but not {shown}, with the same device nodes"
+                yield Problem(str(rule.where), what, "deny the nodes under 'mount-sources', or these names as well")
+                break
+
+
+def _first(rules: Rules, device: str) -> Rule | None:
+    subject = Subject("devices", (device,), "")
+    return next((rule for rule in rules.rules if policy.matches(rule, subject)), None)
+
+
+def _is_allowed(decider: Rule | None, rules: Rules) -> bool:
+    return (rules.default if decider is None else decider.verdict) == "allow"
+
+
+def _with_the_nodes_of(name: str, registry: Registry) -> Iterator[str]:
+    wanted = _nodes(registry.devices[name])
+    kind = name.partition("=")[0]
+    for other, device in registry.devices.items():
+        if wanted and other != name and other.partition("=")[0] == kind and wanted <= _nodes(device):
+            yield other
+
+
+def _nodes(registered: RegisteredDevice) -> frozenset[str]:
+    edits = registered.device.container_edits if registered.device is not None else None
+    return frozenset(node.host_path or node.path for node in edits.device_nodes) if edits is not None else frozenset()
 
 
 # Rules that decide nothing --------------------------------------------------------------------------------------------

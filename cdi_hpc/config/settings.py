@@ -121,7 +121,7 @@ def of_environment(environ: Mapping[str, str]) -> list[Setting]:
         value = _READERS.get(key.schema["type"], str)(text)
         wanted = _wanted(key.schema, value)
         if wanted:
-            near = names.near_misses(text, key.schema.get("enum", ()))
+            near = names.near_misses(text.lower(), key.schema.get("enum", ()))
             fix = f"did you mean {near[0]!r}?" if near else ""
             problems.append(Problem(str(where), f"expected {wanted}, found {shorten(text)}", fix))
         else:

@@ -25,6 +25,21 @@ Unmapped = Literal["refuse", "all", "none"]
 PLACEHOLDERS = ("home", "host", "uid", "user")
 
 
+class BindWords(NamedTuple):
+    """``SRC[:DST[:ro]]``: the target is "" where none is named."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+def bind_words(text: str) -> BindWords | None:
+    """What a bind says, for options and configurations; None: it can't be understood."""
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    return BindWords(source, target, mode == "ro") if source and mode in ("", "ro", "rw") else None
+
+
 class LauncherDefaults(NamedTuple):
     """``launchers.NAME``: what a launch is like where the command line does not say.
 

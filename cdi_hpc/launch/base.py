@@ -7,6 +7,7 @@ import os
 import posixpath
 import pwd
 
+from cdi_hpc.config.values import bind_words
 from cdi_hpc.container.tree import ContainerTree
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
@@ -174,12 +175,11 @@ def user_binds(specifications: tuple[str, ...], host: Host) -> list[Action]:
 
 
 def _user_bind(text: str, host: Host) -> Bind:
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
     where = f"--bind {text}"
-    if not source or mode not in ("", "ro", "rw"):
+    words = bind_words(text)
+    if words is None:
         raise CdiError(Problem(where, "not understood", "write SOURCE[:TARGET[:ro]]"))
-    path = posixpath.abspath(source)
+    path = posixpath.abspath(words.source)
     try:
         node = host.node(path)
     except OSError as error:
@@ -188,7 +188,7 @@ def _user_bind(text: str, host: Host) -> Bind:
         raise CdiError(Problem(where, f"{path!r} is not there", "make it, or correct the path"))
     directory = node.kind == "directory"
     origin = Origin(COMMAND_LINE, "", where)
-    flags = ("ro",) if mode == "ro" else ()
+    flags = ("ro",) if words.read_only else ()
     kept = node.mount_flags
-    where_to = container_path(target or path)
+    where_to = container_path(words.target or path)
     return Bind(node.real_path, where_to, BIND_KINDS[node.kind], origin, flags, kept, recursive=directory)

@@ -26,7 +26,7 @@ from cdi_hpc.witness import Witness
 if TYPE_CHECKING:
     from cdi_hpc.launch.telling import Telling
 
-_NO_OVERLAY_FIX = "leave out --stage=underlay, or where the kernel refuses overlays, --writable-tmpfs"
+_NO_OVERLAY_FIX = "use --stage=overlay, or where the kernel refuses overlays, leave out --writable-tmpfs"
 
 StageMode = Literal["auto", "overlay", "underlay"]
 

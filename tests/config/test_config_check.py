@@ -211,3 +211,51 @@ def test_a_program_that_a_rule_has_run_and_nobody_believes_is_named(tmp_path: Pa
 @pytest.mark.parametrize("pattern", ["/bin/sh", "/usr/bin/dash", "/usr/*/*", "/nowhere/*", "/**"])
 def test_programs_of_roots_and_patterns_for_many_directories_are_no_doubt(pattern: str):
     assert said(f"hooks: {{rules: [{{path: '{pattern}', action: run}}]}}") == []
+
+
+def test_a_program_that_is_not_there_is_to_be_installed():
+    (found,) = said("hooks: {rules: [{path: /opt/no/such, action: run}]}")
+    assert found.endswith("No such file or directory (install it, or correct the path)")
+
+
+@pytest.mark.parametrize(("written", "what"), [("$PATH", "$"), ("LD PRELOAD", "blank"), ("$A=*", "$")])
+def test_a_pattern_for_a_variable_that_nothing_reads_is_named(written, what):
+    (found,) = said(rules("environment", f"{{deny: '{written}'}}"))
+    assert f"'{written}' is for variables with a {what} in the name (write the name alone" in found
+
+
+GPUS = {
+    "0": ["/dev/nvidia0"],
+    "1": ["/dev/nvidia1"],
+    "GPU-1": ["/dev/nvidia1"],
+    "all": ["/dev/nvidia0", "/dev/nvidia1"],
+    "none": [],
+}
+NODES = "(deny the nodes under 'mount-sources', or these names as well)"
+
+
+@pytest.fixture
+def gpus(tmp_path: Path) -> Path:
+    devices = [
+        {"name": name, "containerEdits": {"env": ["A=b"], "deviceNodes": [{"path": path} for path in paths]}}
+        for name, paths in GPUS.items()
+    ]
+    spec = {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": devices}
+    (tmp_path / "gpu.json").write_text(yaml.safe_dump(spec))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("written", "default", "others"),
+    [
+        ("{deny: nvidia.com/gpu=1}", "allow", "'nvidia.com/gpu=GPU-1' and 'nvidia.com/gpu=all'"),
+        ("{deny: [nvidia.com/gpu=1, nvidia.com/gpu=GPU-*]}", "allow", "'nvidia.com/gpu=all'"),
+        ("{deny: ['nvidia.com/gpu=[0-9]', nvidia.com/gpu=GPU-*, nvidia.com/gpu=all]}", "allow", ""),
+        ("{deny: nvidia.com/gpu=1}", "deny", ""),
+        ("{deny: nvidia.com/gpu=none}", "allow", ""),
+    ],
+)
+def test_a_device_with_the_nodes_of_one_that_is_denied_is_named(gpus, written, default, others):
+    found = said(f"policy:\n  devices:\n    default: {default}\n    rules:\n      - {written}\n", gpus)
+    assert len(found) == bool(others)
+    assert all(f" denies 'nvidia.com/gpu=1', but not {others}, with the same device nodes {NODES}" in e for e in found)

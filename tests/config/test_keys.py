@@ -259,6 +259,14 @@ def test_a_wrong_variable_is_named(name):
         of_environment({name: "x\x1b"})
 
 
+@pytest.mark.parametrize("text", ["/home:/home:zz", "/a:/b:ro:rw"])
+def test_a_bind_that_no_launch_would_understand_is_an_error(text):
+    with pytest.raises(
+        CdiError, match=r"^site\.yaml:1:\d+: launchers\.embedded\.binds\[1\]: .* is no bind \(write SRC"
+    ):
+        site(f"launchers: {{embedded: {{binds: [/a, '{text}']}}}}")
+
+
 #: key, lax, strict, its variable
 ORDERED = [
     ("strict", "false", "true", lambda c: c.strict),

@@ -162,6 +162,21 @@ def test_a_plan_made_before_a_rule_is_not_used_any_more(site):
     assert "the site does not allow the kind" in done.stderr
 
 
+@pytest.mark.parametrize("runner", ["auto", "python"])
+def test_all_variables_that_are_wrong_are_named_at_once(site, runner):
+    wrong = {"CDI_HPC_PREFLIGHT": "OFF", "CDI_HPC_STRICT": "maybe", "CDI_HPC_UNSUPPORTED": "never"}
+    said = site.refusal(f"--runner={runner}", **wrong)
+    assert [name for name in wrong if f"variable {name}: expected" in said] == [*wrong]
+    assert "did you mean 'off'?" in said
+    assert "variable CDI_HPC_PREFLIGHT: expected" in site.refusal("-d", "none", CDI_HPC_PREFLIGHT="OFF")
+
+
+def test_a_tree_to_write_to_needs_another_stage_than_the_sites(site):
+    site.configure("launchers: {embedded: {stage: underlay}}", "config.d/10.yaml")
+    assert "(use --stage=overlay, or " in site.refusal("-d", "site.org/tool=one", "--writable-tmpfs")
+    assert site.env_of("-d", "site.org/tool=one", "--writable-tmpfs", "--stage=overlay") == {"TOOL": "one"}
+
+
 def test_variables_have_plans_of_their_own(site):
     for strict in ("0", "1", "0"):
         site.env_of("-d", "site.org/tool=one", CDI_HPC_STRICT=strict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from cdi_hpc.cli.options import Reporter, cdi_dir, preflight, refuse_for, strict
 from cdi_hpc.cli.progress import progress
 from cdi_hpc.compiled import extract
 from cdi_hpc.compiled.cache_key import Launch
-from cdi_hpc.compiled.cache_place import SYSTEM_DIRECTORY
+from cdi_hpc.compiled.cache_place import SYSTEM_DIRECTORY, CacheError
 from cdi_hpc.compiled.plan_cache import PlanCache
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.launch import beforehand, inheritance, native
@@ -91,7 +92,8 @@ def command(
     --for, so does a later launch by the launcher's drop-in, with a --device option for each DEVICE and no other option
     that may change the plan ('exec' of launchers that have subcommands).
     """
-    cache = own_cache(system=system)
+    with _where_the_site_says(seal):
+        cache = own_cache(system=system)
     if system:
         extract.keep_for_everybody(cache)
     else:
@@ -128,13 +130,25 @@ def command(
     )
     said = hand_over if handoff else None
     seals: list[str] = []
-    with progress(f"compiling the launch: {image}"):
+    with _where_the_site_says(seal), progress(f"compiling the launch: {image}"):
         key = native.compile_launch(
             launch, cache, os.environ, Reporter(0), everybody=system, hand_over=said, seal=seals.append, anew=anew
         )
     if seal and not seals:
         ctx.exit(1)
     click.echo("  ".join([*(seals if seal else []), cache.path_of(key)]))
+
+
+@contextlib.contextmanager
+def _where_the_site_says(is_step: bool) -> Iterator[None]:
+    """In a step, a user's variables don't say where its plans are, and can't be the way out."""
+    try:
+        yield
+    except CacheError as error:
+        if not is_step:
+            raise
+        fix = "remove what is yours there, or ask the administrator: plugstack.conf says where plans of steps are"
+        raise CacheError(Problem(problem.where, problem.what, fix) for problem in error.problems) from None
 
 
 def _compile_through(

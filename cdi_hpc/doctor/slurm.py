@@ -298,7 +298,7 @@ def arguments(question: Question) -> Iterator[Finding]:
                 yield Finding("problem", f"{given[name]} can't be executed, and the plugin calls it", fix)
         if "cache" not in given and _has_rules(question):
             what = f"{entry.file}: the site has rules, and without 'cache=' steps take plans that users have changed"
-            yield Finding("warning", what, "write cache=/run/cdi-hpc")
+            yield Finding("warning", what, "write cache=/var/cache/cdi-hpc-steps")
         elif not wrong:
             yield Finding("ok", f"{entry.file}: the plugin's arguments are right")
 

@@ -107,7 +107,7 @@ bool seal_add(const struct site *site, uid_t uid, const char *seal, struct plan_
     if (child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return true;
     int number = child < 0 ? errno : WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
-    plan_complain(complaint, "%s/%u.seals: the plan can't be sealed: %s (cache= in plugstack.conf)", site->cache, uid,
+    plan_complain(complaint, "%s/%u.seals: the plan can't be sealed: %s (ask the administrator: cache= in plugstack.conf)", site->cache, uid,
                   strerror(number));
     return false;
 }

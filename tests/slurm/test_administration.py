@@ -16,6 +16,25 @@ def test_every_argument_is_explained_in_the_sample():
     assert sorted(re.findall(r"^# ([\w-]+)=", SAMPLE, re.MULTILINE)) == ARGUMENTS
 
 
+def test_the_samples_place_for_plans_is_emptied_at_boot_and_goes_with_the_package():
+    (place,) = re.findall(r"^required cdi_spank.so cache=(\S+)$", SAMPLE, re.MULTILINE)
+    assert not place.startswith(("/run/", "/var/run/", "/tmp/")), "root's programs would have no room for their own"
+    files = {name: (PROJECT / "packaging" / name).read_text() for name in PLACES}
+    assert [line for line in files["tmpfiles.d/cdi-hpc-slurm.conf"].splitlines() if line[0] != "#"] == [
+        f"d {place} 0755 root root -",
+        f"R! {place}/*",
+    ]
+    assert f"rm -rf {place} ||" in files["debian/cdi-hpc-slurm.postrm"]
+    assert f"rm -rf {place.replace('/var', '%{_localstatedir}')} ||" in files["rpm/cdi-hpc.spec"]
+    pages = "".join((PROJECT / "docs" / name).read_text() for name in ("slurm.md", "install.md"))
+    assert pages.count(place) >= 2  # in each
+    assert not re.findall(r"cache=/run/\S+", pages)
+
+
+#: What knows where the sample lets plans be.
+PLACES = ("tmpfiles.d/cdi-hpc-slurm.conf", "debian/cdi-hpc-slurm.postrm", "rpm/cdi-hpc.spec")
+
+
 def test_every_argument_is_explained_in_the_manual():
     text = (PROJECT / "docs/slurm.md").read_text().partition("## The plugin's arguments\n")[2].partition("\n## ")[0]
     assert sorted(re.findall(r"^\| `([\w-]+)=", text, re.MULTILINE)) == ARGUMENTS
@@ -51,3 +70,4 @@ def test_what_the_package_installs_for_slurm_is_where_the_manual_says(built, tmp
     assert os.access(f"{tmp_path}{program}", os.X_OK)
     assert f"HealthCheckProgram={program}\n" in (PROJECT / "packaging/slurm/health-check").read_text()
     assert (tmp_path / "usr/share/cdi-hpc-slurm/plugstack.conf.d/cdi.conf").is_file()
+    assert (tmp_path / "usr/lib/tmpfiles.d/cdi-hpc-slurm.conf").is_file()

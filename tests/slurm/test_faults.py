@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -292,6 +293,47 @@ def test_a_directory_of_plans_that_is_full_or_read_only(built, fault, mode):
     assert (done.returncode, done.stdout) == (125, ""), done.stderr
     assert len(errors(done)) == 2, done.stderr
     assert all(message in line for line in errors(done))
+    # A variable of the user's is no way out: it does not count here.
+    assert not any("CDI_HPC_CACHE_DIRECTORY" in line for line in errors(done))
+    if "mkdir" in prepare:
+        assert all("ask the administrator: plugstack.conf says" in line for line in errors(done))
+
+
+@pytest.fixture
+def small_place(site) -> Iterator[Path]:
+    """A file system of its own for plans, with room for some."""
+    place = site.top / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", place], check=True)
+    site.configure(cache=str(place))
+    yield place
+    subprocess.run(["umount", place], check=True)
+    place.rmdir()
+
+
+@pytest.mark.root
+def test_a_user_who_fills_the_directory_is_named_by_what_fails(site, small_place):
+    one = ("-n1", "--gres=gpu:1", GPUS, *MOUNTS, "echo", "RAN")
+    assert site.srun(*one).stdout == "RAN\n"
+    site.srun("-n1", "sh", "-c", f"cat /dev/zero >{small_place}/$(id -u)/x")
+    done = site.srun("-n1", TWO, GPUS, *MOUNTS, "echo", "RAN")
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    (line,) = errors(done)
+    assert f"{small_place}/{site.user.pw_uid}/cdi-hpc" in line
+    assert "No space left on device (remove what is yours there, or ask the administrator: " in line
+    # A plan that is there needs no room.
+    assert site.srun(*one).stdout == "RAN\n"
+    (small_place / str(site.user.pw_uid) / "x").unlink()
+    assert site.srun("-n1", TWO, GPUS, *MOUNTS, "echo", "RAN").stdout == "RAN\n"
+
+
+@pytest.mark.root
+def test_a_plan_that_can_not_be_sealed_is_not_taken(site, small_place):
+    (small_place / f"{site.user.pw_uid}.seals").mkdir()
+    done = site.srun("-n1", TWO, GPUS, *MOUNTS, "echo", "RAN")
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    (line,) = errors(done)
+    assert "the plan can't be sealed: Is a directory (ask the administrator: cache= in plugstack.conf)" in line
 
 
 # What users can do ---------------------------------------------------------------------------------------------------

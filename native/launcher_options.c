@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* What became of a word. */
-enum outcome { TAKEN, LEFT, HELP, NOT_UNDERSTOOD, REFUSED };
+enum outcome { TAKEN, OTHER, LEFT, HELP, NOT_UNDERSTOOD, REFUSED };
 
 struct reader {
     struct invocation *invocation;
@@ -15,6 +15,9 @@ struct reader {
     size_t options;
     char *text; /* where the next word that was not typed so goes */
     bool in_order;
+    bool ended;           /* by a "--" */
+    char **word;          /* that is being read */
+    size_t before, given; /* words and options that those before it have made */
 };
 
 /* What is passed on is the launcher's. */
@@ -146,6 +149,44 @@ static enum outcome ask_for_help(struct reader *reader, const char *word, const 
     return HELP;
 }
 
+static bool is_word_of_ours(const struct invocation *invocation, size_t givens, const char *word)
+{
+    for (size_t i = 0; i < givens; i++)
+        if (is_ours(invocation->given[i].option) && invocation->given[i].option->names.first == word)
+            return true;
+    return false;
+}
+
+/* The launcher may not know our options: it gets the first `count` words without them. False: none are ours. */
+static bool drop_ours(struct invocation *invocation, size_t count, size_t givens)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!is_word_of_ours(invocation, givens, invocation->words[i]))
+            invocation->words[kept++] = invocation->words[i];
+    invocation->count = kept;
+    return kept < count;
+}
+
+/* Leave the launcher what is its own business: the `whole`, or what follows once a word says so. */
+static enum reading leave(struct reader *reader, bool whole)
+{
+    struct invocation *invocation = reader->invocation;
+    char **rest = whole ? NULL : reader->word;
+    if (drop_ours(invocation, whole ? invocation->count : reader->before, whole ? invocation->givens : reader->given)) {
+        if (whole && reader->ended)
+            add_word(reader, "--");
+        for (size_t i = 0; i < reader->others; i++)
+            add_word(reader, invocation->others[i]);
+    } else {
+        invocation->count = 0;
+        rest = reader->all;
+    }
+    for (; rest != NULL && *rest != NULL; rest++)
+        add_word(reader, *rest);
+    return READ_LEAVE;
+}
+
 /* Take an option in, which is one word, or two if there is a `second`. */
 static enum outcome add_given(struct reader *reader, const struct launcher_option *option, const char *value,
                               const char *word, const char *second)
@@ -251,8 +292,12 @@ static enum outcome take_options(struct reader *reader)
 {
     enum outcome outcome = TAKEN;
     while (outcome == TAKEN && *reader->next != NULL) {
+        reader->word = reader->next;
+        reader->before = reader->invocation->count;
+        reader->given = reader->invocation->givens;
         const char *word = *reader->next++;
         if (word[0] == '-' && word[1] == '-' && word[2] == '\0') {
+            reader->ended = true;
             take_rest(reader);
         } else if (word[0] == '-' && word[1] == '-') {
             outcome = take_long(reader, word);
@@ -302,7 +347,7 @@ static enum outcome take_all(struct reader *reader)
         return outcome;
     invocation->subcommand = find_subcommand(reader);
     if (invocation->subcommand == NULL)
-        return LEFT;
+        return OTHER;
     reader->option = profile->option + invocation->subcommand->first;
     reader->options = invocation->subcommand->count;
     add_run(reader, invocation->subcommand->words);
@@ -354,20 +399,22 @@ enum reading invocation_read(struct invocation *invocation, const struct profile
     enum outcome outcome = take_all(&reader);
     bool asked = invocation_asks(invocation);
     switch (outcome) {
+    case OTHER:
+        return leave(&reader, true);
     case LEFT:
-        return READ_LEAVE;
+        return leave(&reader, false);
     case HELP:
         return READ_HELP;
     case REFUSED:
         return READ_REFUSED;
     case NOT_UNDERSTOOD:
-        return asked || wish == WANTED ? READ_REFUSED : READ_LEAVE;
+        return asked || wish == WANTED ? READ_REFUSED : leave(&reader, false);
     case TAKEN:
         break;
     }
     if (reader.others == 0)
-        return asked ? READ_REFUSED : READ_LEAVE;
-    return asked || wish != NOT_WANTED ? finish(&reader) : READ_LEAVE;
+        return asked ? READ_REFUSED : leave(&reader, true);
+    return asked || wish != NOT_WANTED ? finish(&reader) : leave(&reader, true);
 }
 
 void invocation_free(struct invocation *invocation)

@@ -21,7 +21,7 @@ struct invocation {
     const struct subcommand *subcommand; /* NULL: there are none */
     struct given *given;
     size_t givens;
-    char **words; /* the image last; for READ_HELP, what to ask the launcher for its help, NULL at the end */
+    char **words; /* the image last; for READ_HELP and READ_LEAVE, what to execute the launcher with */
     size_t count;
     char **command; /* after the image, NULL at the end */
     const char *image;
@@ -30,7 +30,7 @@ struct invocation {
 };
 
 enum reading {
-    READ_LEAVE,   /* the launcher is executed with the words as they were typed */
+    READ_LEAVE,   /* the launcher is executed with the words as they were typed, but for ours */
     READ_HELP,    /* the launcher's help, then ours */
     READ_LAUNCH,  /* devices are asked for */
     READ_REFUSED, /* something is wrong, or there is no memory: the Python front says it */

@@ -80,22 +80,37 @@ static int say_failure(const char *path)
 }
 
 /* Become the launcher as if we were not there. */
-static int leave(struct shim *shim)
+static int leave(struct shim *shim, char **words)
 {
     remove_private_variables();
-    shim->argv[0] = (char *)(uintptr_t)shim->launcher.argv0;
-    execve(shim->launcher.path, shim->argv, environ);
+    words[0] = (char *)(uintptr_t)shim->launcher.argv0;
+    execve(shim->launcher.path, words, environ);
     return say_failure(shim->launcher.path);
+}
+
+/* The words that were read, NULL at the end, with room for the program's name; NULL if no memory is left. */
+static char **words_read(const struct shim *shim)
+{
+    char **words = calloc(shim->invocation.count + 2, sizeof *words);
+    if (words != NULL)
+        memcpy(words + 1, shim->invocation.words, shim->invocation.count * sizeof *words);
+    return words;
+}
+
+/* The same without our options, which it may not know. */
+static int leave_without_ours(struct shim *shim)
+{
+    FREED char **words = words_read(shim);
+    return words == NULL ? FAILED : leave(shim, words);
 }
 
 /* The launcher's help, and then ours. */
 static int help(struct shim *shim)
 {
-    FREED char **words = calloc(shim->invocation.count + 2, sizeof *words);
+    FREED char **words = words_read(shim);
     if (words == NULL)
         return FAILED;
     words[0] = (char *)(uintptr_t)shim->launcher.argv0;
-    memcpy(words + 1, shim->invocation.words, shim->invocation.count * sizeof *words);
     remove_private_variables();
     pid_t child = fork();
     if (child == 0) {
@@ -270,7 +285,7 @@ static int read_and_launch(struct shim *shim)
     bool in_order = getenv("POSIXLY_CORRECT") != NULL;
     switch (invocation_read(&shim->invocation, &shim->profile, shim->argv + 1, in_order, shim->wish)) {
     case READ_LEAVE:
-        return leave(shim);
+        return leave_without_ours(shim);
     case READ_HELP:
         return help(shim);
     case READ_LAUNCH:
@@ -305,7 +320,7 @@ static int run(struct shim *shim)
     if (!count_scripts(&shim->launcher))
         return FAILED;
     choose_devices(shim);
-    return may_concern_us(shim) ? read_and_launch(shim) : leave(shim);
+    return may_concern_us(shim) ? read_and_launch(shim) : leave(shim, shim->argv);
 }
 
 /* How much is said: by the options of "cdi-hpc exec", or else by the user's own variable, which the launcher sees. */

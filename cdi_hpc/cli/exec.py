@@ -117,7 +117,7 @@ def _exec(name: str, words: tuple[str, ...], reporter: Reporter, *, compile_and_
     in_order = launcher_options.in_order(known, environ)
     reading = launcher_options.read(words, known, in_order=in_order, wanted=bool(wanted), by_default=wanted.by_default)
     if isinstance(reading, launcher_options.Leave):
-        launcher.become_bare(found, words, environ)
+        launcher.become_bare(found, reading.words, environ)
     if isinstance(reading, launcher_options.Help):
         return launcher.show_help(found, reading.words, environ, known.help)
     if wanted.wrong:

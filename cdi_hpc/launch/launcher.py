@@ -320,7 +320,7 @@ def launcher_environment(dressing: Dressing, environ: Mapping[str, str]) -> dict
 
 
 def become_bare(launcher: Launcher, words: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
-    """Become the launcher as if we were not there."""
+    """Become the launcher with these words, and nothing of ours."""
     placing.become_launcher(launcher.path, [launcher.argv0, *words], environ, Dressing(words=()))
     sys.exit(process.FAILED)  # not reached: without steps it becomes the launcher or exits
 

@@ -44,7 +44,9 @@ _BETWEEN_DIRECTORIES = re.compile("[:,]")
 
 @dataclass(frozen=True)
 class Leave:
-    """The launcher is executed with the words as they were typed."""
+    """The launcher is executed with these words: those that were typed, without ours, which it may not know."""
+
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,9 @@ def read(
     except _NotUnderstood as error:
         if reader.wants_devices or (wanted and not by_default):
             raise CdiError(error.problem) from None
-        return Leave()
+        return reader.leaving_at_word()
     if reader.is_other or not (reader.wants_devices or (wanted and reader.others)):
-        return Leave()
+        return reader.leaving()
     return reader.invocation()
 
 
@@ -133,7 +135,10 @@ class _Reader:
     subcommand: Subcommand | None = None
     subcommand_index: int = 0
     is_other: bool = False
+    is_ended: bool = False
     options: tuple[Option, ...] = ()
+    word_at: int = 0
+    word_begins: int = 0
 
     def __post_init__(self) -> None:
         self.options = self.profile.options
@@ -172,8 +177,10 @@ class _Reader:
     def _take_options(self, *, in_order: bool) -> None:
         while self.at < len(self.words):
             word = self.words[self.at]
+            self.word_at, self.word_begins = self.at, len(self.canonical)
             self.at += 1
             if word == "--":
+                self.is_ended = True
                 self._take_rest()
             elif word.startswith("--"):
                 self._take_long(word)
@@ -269,11 +276,25 @@ class _Reader:
 
     def _stop(self, option: Option, words: tuple[str, ...]) -> NoReturn:
         if option.use == "leave":
-            raise _Stop(Leave())
+            raise _Stop(self.leaving_at_word())
         if any(given.option.use in _OURS for given in self.given):
             before = self.subcommand.words if self.subcommand else ()
             raise _Stop(Help((*before, *words)))
         raise _Stop(Help(self.words))
+
+    def leaving(self) -> Leave:
+        """Everything was read, and nothing is asked of us."""
+        return self._left(len(self.canonical), (("--",) if self.is_ended else ()) + tuple(self.others))
+
+    def leaving_at_word(self) -> Leave:
+        """What the last word says is the launcher's business, and what comes after it."""
+        return self._left(self.word_begins, (*self.others, *self.words[self.word_at :]))
+
+    def _left(self, count: int, rest: tuple[str, ...]) -> Leave:
+        given = [each for each in self.given if each.index < count and each.option.use in _OURS]
+        ours = {index for each in given for index in range(each.index, each.index + each.count)}
+        kept = (word for index, word in enumerate(self.canonical[:count]) if index not in ours)
+        return Leave((*kept, *rest) if ours else self.words)
 
     def _unknown(self, name: str) -> _NotUnderstood:
         known = [known for option in self.options for known in option.names]

@@ -3,7 +3,7 @@
  *   reading-dump PROFILE IN-ORDER WANTED DEVICES < LINES
  *
  * LINES are fields that end with NUL: a number, then as many words, and so on. IN-ORDER and WANTED are 0 or 1. What is
- * written for each line are such fields, too: "leave", "refused", or "help", a number, as many words, or "launch",
+ * written for each line are such fields, too: "refused", or "leave" or "help", a number, as many words, or "launch",
  * the key, and numbers with as many fields after each: words, subcommand, options (COUNT, NAME, "=VALUE" or ""), command.
  */
 #include "key.h"
@@ -78,6 +78,7 @@ static void put_reading(const struct profile *profile, char **words, char **argv
     switch (invocation_read(&invocation, profile, words, argv[2][0] == '1', wish)) {
     case READ_LEAVE:
         put("leave");
+        put_words(invocation.words, invocation.count);
         break;
     case READ_HELP:
         put("help");

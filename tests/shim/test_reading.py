@@ -119,7 +119,7 @@ def read_by_c(
     by_default: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Iterator[object]:
-    """What the shim makes of each line: "leave", "refused", ("help", words), or the parts of a launch."""
+    """What the shim makes of each line: "refused", ("leave" or "help", words), or the parts of a launch."""
     wish = (1 if by_default else 2) if devices else 0
     given = "".join(f"{len(words)}\0" + "".join(f"{word}\0" for word in words) for words in asked)
     argv = [program, profile, f"{in_order:d}", f"{wish}", devices]
@@ -132,7 +132,7 @@ def read_by_c(
         return tuple(next(fields) for _ in range(int(next(fields))))
 
     for kind in fields:
-        if kind == "help":
+        if kind in ("leave", "help"):
             yield kind, words()
         elif kind == "launch":
             key, canonical, subcommand = next(fields), words(), words()
@@ -157,7 +157,7 @@ def read_by_python(
     except CdiError:
         return "refused"
     if isinstance(reading, Leave):
-        return "leave"
+        return "leave", reading.words
     if isinstance(reading, Help):
         return "help", reading.words
     of_default = by_default and bool(devices) and not reading.devices
@@ -296,18 +296,38 @@ def test_an_abbreviation_of_the_launchers_own_is_its_own_whatever_ours_begin_wit
         "-v I c",
         "-V -dK I",
         "--version -dK I",
+        "-tvV -dK I",
         "--feature cdi -dK I",
         "--nonsense -dK I",
         "-x -dK I",
         "I c -- -dK",
-        "--cdi-dirs /x I c",
         "--bind",
         "--verbose=yes I",
         "-b -dK",
     ],
 )
 def test_a_getopt_launcher_is_left_alone_where_it_is_certain_that_no_device_is_wanted(line):
-    assert read(line.split(), GETOPT) == Leave()
+    assert read(line.split(), GETOPT) == Leave(tuple(line.split()))
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("--cdi-dirs /x I c", "I c"),
+        ("--cdi-dirs=/x", ""),
+        ("-v --cdi-d /x -b /y I -t c", "-v -b /y -t I c"),
+        ("I --cdi-dirs /x -- -dK", "-- I -dK"),
+        ("--fold=x --cdi-dirs /x -- -b c", "-- -b c"),
+        ("-v -dK --version I", "-v --version I"),
+        ("-tvdK I --feature=cdi -dL c", "-t -v I --feature=cdi -dL c"),
+        ("--cdi-dirs /x -vtV I", "-vtV I"),
+        ("--cdi-dirs /x -vx I c", "-vx I c"),
+        ("I --cdi-dirs /x --nonsense c", "I --nonsense c"),
+        ("--cdi-dirs /x I -b", "I -b"),
+    ],
+)
+def test_a_getopt_launcher_is_left_alone_without_options_that_it_may_not_know(line, words):
+    assert read(line.split(), GETOPT) == Leave(tuple(words.split()))
 
 
 @pytest.mark.parametrize(
@@ -352,8 +372,8 @@ def test_values_of_ours_are_kept_as_they_are():
 def test_devices_may_be_wanted_by_the_environment():
     invocation = launched(GETOPT, "-v", "I", "c", wanted=True)
     assert (invocation.devices, invocation.image) == ((), "I")
-    assert read(["-v"], GETOPT, wanted=True) == Leave()  # the launcher says that it wants an image
-    assert read(["--version"], GETOPT, wanted=True) == Leave()
+    assert read(["-v"], GETOPT, wanted=True) == Leave(("-v",))  # the launcher says that it wants an image
+    assert read(["--version"], GETOPT, wanted=True) == Leave(("--version",))
     with pytest.raises(CdiError):
         read(["--nonsense", "I"], GETOPT, wanted=True)
 
@@ -401,7 +421,22 @@ def test_pflag_options_come_before_the_image(line, words, command):
     ],
 )
 def test_a_pflag_launcher_is_left_alone_where_it_is_certain_that_no_device_is_wanted(line):
-    assert read(line.split(), PFLAG) == Leave()
+    assert read(line.split(), PFLAG) == Leave(tuple(line.split()))
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("-d exec --cdi-dirs /x -e I c --cdi-dirs y", "-d exec -e I c --cdi-dirs y"),
+        ("instance start -eu --cdi-dirs=/x I", "instance start -e -u I"),
+        ("exec --cdi-dirs /x -- I -- c", "exec -- I -- c"),
+        ("exec --cdi-dirs /x --nonsense -e I c", "exec --nonsense -e I c"),
+        ("exec --cdi-dirs /x -ex I", "exec -ex I"),
+        ("exec --cdi-dirs /x", "exec"),
+    ],
+)
+def test_a_pflag_launcher_is_left_alone_without_options_that_it_may_not_know(line, words):
+    assert read(line.split(), PFLAG) == Leave(tuple(words.split()))
 
 
 @pytest.mark.parametrize(
@@ -429,7 +464,7 @@ def test_help_of_a_subcommand_is_asked_without_what_only_we_understand():
 )
 def test_what_is_not_understood_is_the_launchers_where_nobody_has_asked_for_devices(style, line):
     profile = {"getopt": GETOPT, "pflag": PFLAG}[style]
-    assert read(line.split(), profile, wanted=True, by_default=True) == Leave()
+    assert read(line.split(), profile, wanted=True, by_default=True) == Leave(tuple(line.split()))
     with pytest.raises(CdiError):
         read(line.split(), profile, wanted=True)
 

@@ -60,6 +60,25 @@ def test_without_a_device_it_is_the_launcher_and_no_python_is_started(words, sit
     assert (through.returncode, through.stdout, through.stderr) == (bare.returncode, bare.stdout, bare.stderr)
 
 
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        (["--cdi-dirs", "/x", "-v", "IMAGE", "a b"], ["-v", "IMAGE", "a b"]),
+        (["IMAGE", "--cdi-dirs=/x", "--", "-v", "a"], ["--", "IMAGE", "-v", "a"]),
+        (["-v", "--device", DEVICE, "--version"], ["-v", "--version"]),
+        (["--cdi-dirs", "/x", "--nonsense", "IMAGE"], ["--nonsense", "IMAGE"]),
+        (["--cdi-dirs", "/x"], []),
+    ],
+)
+def test_options_of_ours_are_not_passed_on_where_no_device_is_asked_for(ours, theirs, site):
+    bare = site.run("lab-run", *theirs, env={"PATH": f"{site.top}/bin:{os.environ['PATH']}"})
+    site.run("lab-run", "--device", DEVICE, site.image)  # its options are known now
+    by_c = site.run("lab-run", *ours, env=NO_PYTHON)
+    assert (by_c.returncode, by_c.stdout, by_c.stderr) == (bare.returncode, bare.stdout, bare.stderr)
+    by_python = site.run("cdi-hpc", "exec", "--runner=python", "lab-run", *ours)
+    assert (by_python.returncode, by_python.stdout, by_python.stderr) == (bare.returncode, bare.stdout, bare.stderr)
+
+
 def test_what_can_be_no_option_of_ours_needs_nothing_known_of_the_launcher(site):
     assert launched(site, "-v", "IMAGE", "word", env=NO_PYTHON) == [
         "name lab-run",

@@ -12,17 +12,22 @@ from cdi_hpc.spec import names
 from cdi_hpc.variables import DEVICES_VARIABLE
 
 
-def _lock_files(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse what could only be taken for a device: what stands for a lock file is known by its name everywhere."""
-    del ctx, parameter
-    for value in values:
-        complaint = names.lock_complaint(value)
-        if complaint:
-            raise CdiError(Problem("option --lock", complaint, "rename the file"))
-    return values
+class _Run(click.Command):
+    """Devices and lock files are one list, in the order in which they were typed, as the native runner has it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what could only be taken for a device: what stands for a lock file is known by its name everywhere."""
+        values, _, order = self.make_parser(ctx).parse_args([*args])
+        if not ctx.resilient_parsing:
+            given = (parameter for parameter in order if parameter.name == "devices")
+            for parameter, value in zip(given, values.get("devices", ())):
+                complaint = names.lock_complaint(value) if "--lock" in parameter.opts else ""
+                if complaint:
+                    raise CdiError(Problem("option --lock", complaint, "rename the file"))
+        return super().parse_args(ctx, args)
 
 
-@click.command("run", context_settings={"allow_interspersed_args": False})
+@click.command("run", cls=_Run, context_settings={"allow_interspersed_args": False})
 @click.option(
     "-d",
     "--device",
@@ -35,7 +40,6 @@ def _lock_files(ctx: click.Context, parameter: click.Parameter, values: tuple[st
     "--lock",
     "devices",
     multiple=True,
-    callback=_lock_files,
     metavar="FILE",
     help="The devices of a lock file (cdi-hpc lock), if they still mean the same. --device FILE.lock is the same.",
 )

@@ -140,6 +140,15 @@ def test_a_lock_of_a_lock_file_or_a_spec_file_is_good_in_every_directory(locking
         assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
+def test_a_device_beside_a_lock_file_is_none(launch, spec, tmp_path) -> None:
+    """They are of one list, and in one order."""
+    for words in (["-dlab.example/thing=one"], ["--device", spec], ["--device=lab.example/thing=one", f"-d{spec}"]):
+        done = launch(*words)
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    done = launch("-dlab.example/thing=one", "--lock", "job.txt")
+    assert "option --lock: 'job.txt' is not" in done.stderr
+
+
 def test_a_path_is_a_lock_file_whatever_is_in_it(launch, job, tmp_path) -> None:
     odd = tmp_path / "run=3,4" / "a=b.lock"
     odd.parent.mkdir()

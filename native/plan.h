@@ -122,6 +122,11 @@ bool plan_hold_others(const struct plan *plan, struct plan_complaint *complaint)
 /* New user and mount namespaces in which uid and gid are what they were (Python: runner.enter_namespaces). */
 bool plan_enter(struct plan_complaint *complaint);
 
+/* The same one by one: the user namespace, whose maker's files in /proc must be his own for it (proc(5), "dumpable"), and
+ * by anybody who is in one, the mount namespace. */
+bool plan_enter_user(struct plan_complaint *complaint);
+bool plan_enter_mounts(struct plan_complaint *complaint);
+
 enum plan_applied {
     PLAN_APPLIED,         /* the root directory is the container's, or the tree is at the plan's `place` */
     PLAN_OVERLAY_REFUSED, /* the kernel refuses an overlay here; all mounts are the host's, as after plan_enter */

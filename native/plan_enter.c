@@ -82,20 +82,41 @@ static bool map_id(const char *path, unsigned id)
     return write_text(path, line);
 }
 
-bool plan_enter(struct plan_complaint *complaint)
+/* An unprivileged process may map its group only after it gave up setgroups(2) (user_namespaces(7)). */
+static bool unshare_user(int more, struct plan_complaint *complaint)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
-    /* An unprivileged process may map its group only after it gave up setgroups(2) (user_namespaces(7)). */
-    if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 || !write_text("/proc/self/setgroups", "deny") ||
-        !map_id("/proc/self/uid_map", uid) || !map_id("/proc/self/gid_map", gid)) {
-        explain_namespace(errno, complaint);
-        return false;
-    }
-    /* Host mounts still arrive but nothing goes back. */
-    if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0) {
-        explain_mounts(errno, complaint);
-        return false;
-    }
-    return true;
+    if (unshare(CLONE_NEWUSER | more) == 0 && write_text("/proc/self/setgroups", "deny") &&
+        map_id("/proc/self/uid_map", uid) && map_id("/proc/self/gid_map", gid))
+        return true;
+    explain_namespace(errno, complaint);
+    return false;
+}
+
+/* Host mounts still arrive but nothing goes back. */
+static bool keep_mounts_here(struct plan_complaint *complaint)
+{
+    if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) == 0)
+        return true;
+    explain_mounts(errno, complaint);
+    return false;
+}
+
+bool plan_enter_user(struct plan_complaint *complaint)
+{
+    return unshare_user(0, complaint);
+}
+
+bool plan_enter_mounts(struct plan_complaint *complaint)
+{
+    if (unshare(CLONE_NEWNS) == 0)
+        return keep_mounts_here(complaint);
+    explain_namespace(errno, complaint);
+    return false;
+}
+
+bool plan_enter(struct plan_complaint *complaint)
+{
+    return unshare_user(CLONE_NEWNS, complaint) && keep_mounts_here(complaint);
 }

@@ -12,6 +12,7 @@
  * the command line that follows and exits. `--print-plan`, for the SPANK plugin, prints SHA-256 and path of its fresh
  * plan, and exits with 1 where there is none. Right after one of them there may be `--handoff` and `--gres=GRES=NUMBERS`, as
  * `cdi-hpc compile` has them.
+ * `--hold-user-namespace`, for the same plugin, makes a user namespace, says so, and waits to be killed.
  */
 #include "closed.h"
 #include "extract.h"
@@ -31,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* A launch, from the command line to the exec. */
 struct launch {
@@ -211,6 +213,20 @@ static int print_plan(struct launch *launch)
     return printf("%s  %s/%s.plan\n", seal, launch->where.path, key) < 0 || fflush(stdout) != 0 ? FAILED : 0;
 }
 
+/* Whoever has started us opens the namespace, and keeps it. */
+static int hold_user_namespace(void)
+{
+    struct plan_complaint complaint;
+    if (!plan_enter_user(&complaint)) {
+        say("error", "%s", complaint.text);
+        return FAILED;
+    }
+    if (puts("made") < 0 || fflush(stdout) != 0)
+        return FAILED;
+    for (;;)
+        pause();
+}
+
 static int run(struct launch *launch)
 {
     const char *first = launch->argc > 1 ? launch->argv[1] : "";
@@ -222,6 +238,8 @@ static int run(struct launch *launch)
         return print_key(launch, (struct caller){.everybody = true});
     if (strcmp(first, "--print-plan") == 0)
         return print_plan(launch);
+    if (strcmp(first, "--hold-user-namespace") == 0)
+        return hold_user_namespace();
     if (!options_parse(&launch->options, launch->argc, launch->argv))
         return become_front(FRONT_RUN, launch->argc, launch->argv);
     if (launch->options.help)

@@ -10,12 +10,14 @@
 #include "compiler.h"
 #include "job_gpus.h"
 #include "plan.h"
+#include "program.h"
 #include "request.h"
 #include "seals.h"
 #include "sha256.h"
 #include "site.h"
 #include "step_tree.h"
 #include "task_variables.h"
+#include "user_namespace.h"
 
 #include <errno.h>
 #include <slurm/slurm.h>
@@ -321,6 +323,19 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **arguments)
     return 0;
 }
 
+/* Both at the same time. */
+static void find_plan_and_namespace(const struct wish *wish)
+{
+    struct program holder = {.streams = {-1, -1}};
+    if (!wish->is_handoff && !user_namespace_begin(&holder, &step.site, step.job, &step.failure))
+        return;
+    bool found = find_plan(&step.site, step.job, wish, step.plan, &step.failure);
+    CLOSED int user = found && !wish->is_handoff ? user_namespace_take(&holder, &step.failure) : -1;
+    if (user >= 0)
+        step_tree_give_user(&step.tree, user, &step.failure);
+    program_kill(&holder);
+}
+
 int slurm_spank_user_init(spank_t spank, int count, char **arguments)
 {
     (void)count;
@@ -338,7 +353,7 @@ int slurm_spank_user_init(spank_t spank, int count, char **arguments)
         .image = image_or_host(),
         .is_handoff = mode_of_step() == HANDOFF,
     };
-    find_plan(&step.site, step.job, &wish, step.plan, &step.failure);
+    find_plan_and_namespace(&wish);
     return 0;
 }
 

@@ -2,20 +2,12 @@
 #ifndef CDI_SPANK_COMPILER_H
 #define CDI_SPANK_COMPILER_H
 
+#include "job.h"
 #include "plan.h"
 #include "request.h"
 #include "site.h"
 
 #include <stdbool.h>
-#include <stdint.h>
-#include <sys/types.h>
-
-struct job {
-    uid_t uid; /* its user */
-    gid_t gid;
-    uint32_t node; /* number of this node in it */
-    bool is_sealed; /* only plans that were compiled for a step are taken: seals.h */
-};
 
 /* What a plan is wanted for. */
 struct wish {

@@ -52,7 +52,8 @@ bool job_gpus_ask(uint32_t job, uint32_t node, bool *has, struct plan_complaint 
     job_info_msg_t *answer = NULL;
     *has = false;
     if (load_job(&answer, job) != SLURM_SUCCESS) {
-        plan_complain(complaint, "Slurm's controller does not say which GPUs the job has: %s", strerror(errno));
+        plan_complain(complaint, "Slurm's controller does not say which GPUs the job has: %s (is slurmctld running? try again)",
+                      slurm_strerror(errno));
         return false;
     }
     for (uint32_t i = 0; i < answer->record_count; i++) {

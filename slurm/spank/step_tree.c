@@ -1,6 +1,10 @@
-/* Why the first task and not a process of our own: what Slurm has prepared for tasks (a private /tmp, the job's cgroup)
- * is then below the new mounts, no process has to hold the namespaces, and they go with the last task. That all tasks
- * share them lets them look into each other's memory (process_vm_readv(2)), as MPI libraries do. */
+/* Why the first task makes the mounts and not a process of our own: what Slurm has prepared for tasks (a private /tmp,
+ * the job's cgroup) is then below them, and no process has to hold them. Namespaces go with slurmstepd, whose sockets have
+ * them, and the last task. That all tasks share them lets them look into each other's memory (process_vm_readv(2)), as
+ * MPI libraries do.
+ *
+ * Until it executes its program, a task has slurmstepd's memory and descriptors, and is not dumpable: the user's other
+ * processes can't look into it, nor take descriptors of it (ptrace(2), pidfd_getfd(2)). It must stay so. */
 #include "step_tree.h"
 
 #include "closed.h"
@@ -11,61 +15,85 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { USER, MOUNT, NAMESPACES };
-
-/* What the builder sends: this letter, with the namespaces' descriptors if it is BUILT. */
-enum { BUILT = 'b', FAILED = 'f' };
+/* What is sent: this letter, with a namespace's descriptor if it is MADE. */
+enum { MADE = 'm', FAILED = 'f' };
 
 bool step_tree_prepare(struct step_tree *tree, struct plan_complaint *complaint)
 {
     if (pipe2(tree->turn, O_CLOEXEC | O_NONBLOCK) == 0 && write(tree->turn[1], "", 1) == 1 &&
-        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, tree->result) == 0)
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, tree->user) == 0 &&
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, tree->mount) == 0)
         return true;
     plan_complain(complaint, "no descriptors for the step's tasks: %s", strerror(errno));
     return false;
 }
 
-/* Room for the descriptors, aligned as cmsg(3) wants it. */
+/* Room for the descriptor, aligned as cmsg(3) wants it. */
 union control {
-    char room[CMSG_SPACE(NAMESPACES * sizeof(int))];
+    char room[CMSG_SPACE(sizeof(int))];
     struct cmsghdr header;
 };
 
-static bool tell(const struct step_tree *tree, char letter, const int *namespaces)
+/* `fd` is -1 for none. */
+static bool tell(const int *sockets, char letter, int fd)
 {
     union control control = {.room = {0}};
     struct iovec data = {&letter, 1};
     struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
-    if (namespaces != NULL) {
+    if (fd >= 0) {
         message.msg_control = &control;
         message.msg_controllen = sizeof control;
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        *header = (struct cmsghdr){CMSG_LEN(NAMESPACES * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-        memcpy(CMSG_DATA(header), namespaces, NAMESPACES * sizeof(int));
+        *header = (struct cmsghdr){CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS};
+        memcpy(CMSG_DATA(header), &fd, sizeof fd);
     }
-    return sendmsg(tree->result[1], &message, MSG_NOSIGNAL) == 1;
+    return sendmsg(sockets[1], &message, MSG_NOSIGNAL) == 1;
+}
+
+/* The letter that was sent, and a copy of the descriptor or -1. The message stays for the others. */
+static char look(const int *sockets, int *fd)
+{
+    union control control;
+    char letter;
+    struct iovec data = {&letter, 1};
+    struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    *fd = -1;
+    if (recvmsg(sockets[0], &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1)
+        return '\0';
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header != NULL && header->cmsg_len == CMSG_LEN(sizeof *fd))
+        memcpy(fd, CMSG_DATA(header), sizeof *fd);
+    return letter;
+}
+
+bool step_tree_give_user(const struct step_tree *tree, int user, struct plan_complaint *complaint)
+{
+    if (tell(tree->user, MADE, user))
+        return true;
+    plan_complain(complaint, "the step's user namespace can't be passed on: %s", strerror(errno));
+    return false;
 }
 
 /* The builder ------------------------------------------------------------------------------------------------------- */
 
-/* slurmstepd's change of ids has made this process undumpable, and /proc/self/uid_map root's (proc(5), prctl(2)). */
-static bool enter_namespaces(struct plan_complaint *complaint)
+static bool join_user_namespace(const struct step_tree *tree, struct plan_complaint *complaint)
 {
-    int dumpable = prctl(PR_GET_DUMPABLE);
-    prctl(PR_SET_DUMPABLE, 1);
-    bool entered = plan_enter(complaint);
-    prctl(PR_SET_DUMPABLE, dumpable);
-    return entered;
+    CLOSED int user = -1;
+    if (look(tree->user, &user) == MADE && setns(user, CLONE_NEWUSER) == 0)
+        return true;
+    plan_complain(complaint, "the step's user namespace can't be entered: %s", strerror(errno));
+    return false;
 }
 
-static bool build(struct plan *plan, struct plan_complaint *complaint)
+static bool build(const struct step_tree *tree, struct plan *plan, struct plan_complaint *complaint)
 {
     struct plan_options options = {.old_mount_api = false};
-    if (!plan_fresh(plan, complaint) || !plan_serve(plan, complaint) || !enter_namespaces(complaint))
+    if (!plan_fresh(plan, complaint) || !plan_serve(plan, complaint) || !join_user_namespace(tree, complaint) ||
+        !plan_enter_mounts(complaint))
         return false;
     enum plan_applied applied = plan_apply(plan, &options, complaint);
     if (applied == PLAN_OVERLAY_REFUSED) {
@@ -79,57 +107,50 @@ static bool build_and_tell(const struct step_tree *tree, struct plan *plan, stru
 {
     /* Opened before: the container's /proc is what the plan says. */
     CLOSED int own = open("/proc/self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (own < 0 || !build(plan, complaint)) {
+    if (own < 0 || !build(tree, plan, complaint)) {
         if (own < 0)
             plan_complain(complaint, "/proc/self/ns: %s", strerror(errno));
-        tell(tree, FAILED, NULL);
+        tell(tree->mount, FAILED, -1);
         return false;
     }
-    CLOSED int user = openat(own, "user", O_RDONLY | O_CLOEXEC);
     CLOSED int mount = openat(own, "mnt", O_RDONLY | O_CLOEXEC);
-    if (user >= 0 && mount >= 0 && tell(tree, BUILT, (const int[]){user, mount}))
+    if (mount >= 0 && tell(tree->mount, MADE, mount))
         return true;
-    plan_complain(complaint, "the step's namespaces can't be passed on: %s", strerror(errno));
-    tell(tree, FAILED, NULL);
+    plan_complain(complaint, "the step's mounts can't be passed on: %s", strerror(errno));
+    tell(tree->mount, FAILED, -1);
     return false;
 }
 
 /* The others -------------------------------------------------------------------------------------------------------- */
 
-/* Wait for the builder's word, and take copies of its descriptors. The message stays for the others. */
+/* Wait for the builder's word. */
 static bool hear(const struct step_tree *tree, int seconds, struct turn *turn, struct plan_complaint *complaint)
 {
-    struct pollfd waiting = {tree->result[0], POLLIN, 0};
+    struct pollfd waiting = {tree->mount[0], POLLIN, 0};
     int ready;
     while ((ready = poll(&waiting, 1, seconds * 1000)) < 0 && errno == EINTR)
         ;
-    union control control;
-    char letter = FAILED;
-    struct iovec data = {&letter, 1};
-    struct msghdr message = {
-        .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    if (ready != 1 || recvmsg(tree->result[0], &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1) {
-        plan_complain(complaint, "the step's first task has not made its namespaces within %d s", seconds);
+    if (ready != 1) {
+        plan_complain(complaint, "the step's first task has not made its mounts within %d s", seconds);
         return false;
     }
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (letter != BUILT || header == NULL || header->cmsg_len != CMSG_LEN(NAMESPACES * sizeof(int))) {
-        complaint->text[0] = '\0';
-        return false;
-    }
-    int namespaces[NAMESPACES];
-    memcpy(namespaces, CMSG_DATA(header), sizeof namespaces);
-    turn->user = namespaces[USER];
-    turn->mount = namespaces[MOUNT];
-    return true;
+    char letter = look(tree->mount, &turn->mount);
+    if (letter == MADE && turn->mount >= 0)
+        return true;
+    plan_complain(complaint, "the step's mounts have not arrived: %s", strerror(errno));
+    if (letter == FAILED)
+        complaint->text[0] = '\0'; /* the builder says it */
+    return false;
 }
 
-static bool join(const struct turn *turn, struct plan_complaint *complaint)
+static bool join(const struct step_tree *tree, const struct turn *turn, struct plan_complaint *complaint)
 {
-    CLOSED int user = turn->user, mount = turn->mount;
-    if (setns(user, CLONE_NEWUSER) == 0 && setns(mount, CLONE_NEWNS) == 0)
+    CLOSED int mount = turn->mount;
+    if (!join_user_namespace(tree, complaint))
+        return false;
+    if (setns(mount, CLONE_NEWNS) == 0)
         return true;
-    plan_complain(complaint, "the step's namespaces can't be entered: %s", strerror(errno));
+    plan_complain(complaint, "the step's mounts can't be entered: %s", strerror(errno));
     return false;
 }
 
@@ -138,14 +159,14 @@ static bool join(const struct turn *turn, struct plan_complaint *complaint)
 bool step_tree_begin(const struct step_tree *tree, int seconds, struct turn *turn, struct plan_complaint *complaint)
 {
     char byte;
-    *turn = (struct turn){.is_first = read(tree->turn[0], &byte, 1) == 1, .user = -1, .mount = -1};
+    *turn = (struct turn){.is_first = read(tree->turn[0], &byte, 1) == 1, .mount = -1};
     return turn->is_first || hear(tree, seconds, turn, complaint);
 }
 
 void step_tree_give_up(const struct step_tree *tree, const struct turn *turn)
 {
     if (turn->is_first)
-        tell(tree, FAILED, NULL);
+        tell(tree->mount, FAILED, -1);
 }
 
 bool step_tree_enter(const struct step_tree *tree, const struct turn *turn, struct plan *plan,
@@ -154,7 +175,7 @@ bool step_tree_enter(const struct step_tree *tree, const struct turn *turn, stru
     char directory[PLAN_MAX_PATH];
     if (getcwd(directory, sizeof directory) == NULL || directory[0] != '/')
         strcpy(directory, "/");
-    if (!(turn->is_first ? build_and_tell(tree, plan, complaint) : join(turn, complaint)))
+    if (!(turn->is_first ? build_and_tell(tree, plan, complaint) : join(tree, turn, complaint)))
         return false;
     if (chdir(directory) < 0 && chdir("/") < 0) {
         plan_complain(complaint, "/: can't be entered: %s", strerror(errno));

@@ -125,6 +125,10 @@ class Site:
         path.chmod(0o755)
         return str(path)
 
+    def finder(self, text: str) -> str:
+        """A program of the site's that is asked for plans in place of ours. The rest of cdi-hpc-run is ours."""
+        return self.program(f'#!/bin/sh\n[ "$1" = --print-plan ] || exec {self.runner} "$@"\n{text}')
+
 
 #: Keeps the nodes' mounts: it makes them anew for each line that it reads, and removes them at the end of its input.
 #: A file of root's takes root, or an image in which files are root's: in a user namespace without a number for root,

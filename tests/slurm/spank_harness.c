@@ -305,6 +305,11 @@ spank_err_t spank_unsetenv(spank_t spank, const char *name)
     return ESPANK_SUCCESS;
 }
 
+char *slurm_strerror(int error)
+{
+    return strerror(error);
+}
+
 /* The controller's answer, each part of it by itself: reading on is seen. */
 #if SLURM_VERSION_NUMBER >= SLURM_VERSION_NUM(26, 5, 0)
 int slurm_load_job(job_info_msg_t **answer, slurm_step_id_t id, uint16_t flags)

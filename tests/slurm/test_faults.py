@@ -113,7 +113,7 @@ def test_a_spec_that_is_broken_on_one_node_of_two(site, fault, mode):
     subprocess.run(["sh", "-euc", make.format(**names)], check=True)
     own = f'case $SLURM_NODEID in 1) shift; set -- compile --cdi-dir={directory} "$@";; esac'
     compiler = site.program(f'#!/bin/sh\n{own}\nexec {site.compiler} "$@"\n')
-    site.configure(cdi_hpc=compiler, cdi_hpc_run=site.program("#!/bin/sh\nexit 1\n"))
+    site.configure(cdi_hpc=compiler, cdi_hpc_run=site.finder("exit 1\n"))
     done = site.srun("-N2", "-n4", TWO, GPUS, f"--cdi-mode={mode}", "printenv", "SLURMD_NODENAME")
     assert (done.returncode, set(done.stdout.split())) == (125, {"n1"}), done.stderr
     lines = errors(done)
@@ -168,8 +168,7 @@ def test_a_plan_that_is_spoilt_after_it_was_found(site, damage, message):
     """Between the search and the tasks, as root or another job of the user could do it."""
     one_plan(site)
     script = f'said=$({site.runner} "$@") || exit 1\nplan=${{said#*  }}\n{damage}\necho "${{said%%  *}}  $plan"\n'
-    spoiler = site.program(f"#!/bin/sh\n{script}")
-    site.configure(cdi_hpc_run=spoiler)
+    site.configure(cdi_hpc_run=site.finder(script))
     done = site.srun("-N1", "-n3", TWO, *MOUNTS, "echo", "RAN")
     shutil.rmtree(site.cache, ignore_errors=True)
     assert (done.returncode, done.stdout) == (125, ""), done.stderr
@@ -190,7 +189,7 @@ def test_a_plan_of_somebody_else(site, when):
         for path in (held, go):
             path.unlink(missing_ok=True)
         wait = f"touch {held}; until [ -e {go} ]; do sleep 0.02; done"
-        runner = site.program(f'#!/bin/sh\nplan=$({site.runner} "$@") || exit 1\n{wait}\necho "$plan"\n')
+        runner = site.finder(f'plan=$({site.runner} "$@") || exit 1\n{wait}\necho "$plan"\n')
     site.configure(cdi_hpc_run=runner)
     process = site.begin("srun", "--quiet", "-n2", TWO, *MOUNTS, "echo", "RAN")
     if when == "after it was found":

@@ -269,18 +269,17 @@ def clean(ruled) -> Iterator[RuledSite]:
     assert not {state for state in ruled.node_states() if "drain" in state or "down" in state}
 
 
-def interfere(site: RuledSite, program: str, script: str) -> str:
-    """A program of ours after which a script is run, before its answer is used."""
-    return site.program(
-        f'#!/bin/sh\nsaid=$({program} "$@") || exit $?\n(\n{script}\n) > /dev/null 2>&1\necho "$said"\n'
-    )
+def interfering(program: str | Path, script: str) -> str:
+    """What runs a program of ours and then a script, before its answer is used."""
+    return f'said=$({program} "$@") || exit $?\n(\n{script}\n) > /dev/null 2>&1\necho "$said"\n'
 
 
 def attempt(site: RuledSite, way: Way, mode: str) -> Done:
     """Try a way around."""
     programs = {
-        "cdi_hpc_run": interfere(site, str(site.runner), site.text(way.found, mode)) if way.found else "",
-        "cdi_hpc": interfere(site, site.compiler, site.text(way.compiled, mode)) if way.compiled else "",
+        "cdi_hpc_run": way.found and site.finder(interfering(site.runner, site.text(way.found, mode))),
+        "cdi_hpc": way.compiled
+        and site.program("#!/bin/sh\n" + interfering(site.compiler, site.text(way.compiled, mode))),
     }
     words = [f"--cdi={site.text(way.ask)}", *([f"--cdi-mode={mode}"] if mode else []), *map(site.text, way.words)]
     last = way.instead or f"srun --quiet {shlex.join(words)} {{probe}}".replace("{probe}", str(site.top / "probe"))

@@ -90,7 +90,7 @@ class Played:
         assert all(text.startswith("cdi: ") and not re.search(r"\\x(0|1|7f)", text) for text in self.said), told
         assert self.every("children none"), told
         (descriptors,) = self.every(r"descriptors (-?\d+)")
-        assert 0 <= int(descriptors[1]) <= 4, told  # what tasks inherit
+        assert 0 <= int(descriptors[1]) <= 6, told  # what tasks inherit
         if "context=slurmstepd" not in self.words:
             return
         assert all(found[2] == "0" for found in self.every(r"called (\S+) (-?\d+)")), told

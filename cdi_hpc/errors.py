@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -28,6 +29,36 @@ class Problem:
         if self.fix:
             text = f"{text} ({self.fix})"
         return printable(text)
+
+
+#: As many problems with one reason are told one by one. Folding a single one more would save no line.
+_TOLD = 3
+
+
+def in_short(problems: Iterable[Problem]) -> Iterator[str]:
+    """A line for each problem; of many with one reason, the first few and how many more there are.
+
+    A directory that can't be searched, or an option, is one reason for each of a hundred edits.
+    """
+    every = tuple(problems)
+    texts, things = Counter(map(_text, every)), Counter(map(_thing, every))
+    told: Counter[tuple[str, ...]] = Counter()
+    for problem in every:
+        text, thing = _text(problem), _thing(problem)
+        reason, count = (text, texts[text]) if texts[text] > 1 or not problem.fix else (thing, things[thing])
+        told[reason] += 1
+        if told[reason] <= _TOLD or count <= _TOLD + 1:
+            yield str(problem)
+        elif told[reason] == _TOLD + 1:
+            yield f"... and {count - _TOLD} more for the same reason"
+
+
+def _text(problem: Problem) -> tuple[str, ...]:
+    return (problem.what,)
+
+
+def _thing(problem: Problem) -> tuple[str, ...]:
+    return (problem.where, problem.fix)
 
 
 class CdiError(Exception):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from cdi_hpc.cli import streams
-from cdi_hpc.errors import CdiError, printable
+from cdi_hpc.errors import CdiError, in_short, printable
 
 #: Exit statuses. ``run`` uses FAILED for every failure of its own, so that the command's status is the command's.
 PROBLEM, USAGE, FAILED = 1, 2, 125
@@ -71,8 +71,8 @@ def _status(arguments: Sequence[str], failed: int, misused: int) -> int:
     except click.Abort:
         return _INTERRUPTED
     except CdiError as error:
-        for problem in error.problems:
-            complain("error", str(problem))
+        for line in in_short(error.problems):
+            complain("error", line)
         return failed
     return status if isinstance(status, int) else 0
 

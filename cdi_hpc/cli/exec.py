@@ -21,7 +21,7 @@ from cdi_hpc.compiled import extract
 from cdi_hpc.compiled.cache_key import LauncherLaunch
 from cdi_hpc.compiled.cache_place import CacheError
 from cdi_hpc.compiled.plan_cache import PlanCache, user_cache
-from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.errors import CdiError, Problem, in_short
 from cdi_hpc.launch import inheritance, kernel, launcher, launcher_options, native, process, profile, squashfs
 from cdi_hpc.launch.launcher_options import DEVICES_VARIABLE
 from cdi_hpc.planning import NOTHING, default_devices, load_configuration
@@ -162,8 +162,8 @@ def _run_in_passing(request: launcher.Request, environ: Mapping[str, str], repor
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             status = squashfs.leave_as(launcher.run(request, cache, environ, reporter, prepared, reporter.telling()))
         except CdiError as error:
-            for problem in error.problems:
-                complain("error", str(problem))
+            for line in in_short(error.problems):
+                complain("error", line)
         finally:
             # Whatever happened, the parent cleans up, not this copy of it.
             sys.stderr.flush()

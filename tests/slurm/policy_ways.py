@@ -48,7 +48,7 @@ DEVICES = {
     "rooted": {"mounts": [{"hostPath": "{site}/open", "containerPath": "/proc/self/root/usr/local/lib"}]},
     "node": {"deviceNodes": [{"path": f"/lib/{MARK}", "hostPath": "/dev/null"}]},
     "link": {"hooks": [_LINK_HOOK]},
-    "cache": {"hooks": [{**_LINK_HOOK, "args": ["nvidia-cdi-hook", "update-ldcache", "--folder", "/opt"]}]},
+    "cache": {"hooks": [{**_LINK_HOOK, "args": ["nvidia-cdi-hook", "update-ldcache", "--folder", "/opt/site"]}]},
     "through": {"mounts": [{"hostPath": "{site}/open", "containerPath": "/through"}]},
     "hooked": {"hooks": [{"hookName": "createContainer", "path": "/opt/vendor/hook", "args": ["hook"]}]},
 }
@@ -68,7 +68,7 @@ policy:
   kinds: {{rules: [{{deny: secret.org/*}}]}}
   devices: {{rules: [{{allow: lab.example/tool=vault, users: root, groups: root}}, {{deny: lab.example/tool=vault}}]}}
   mount-sources: {{rules: [{{deny: '{site}/given-by-the-spec/**'}}]}}
-  mount-targets: {{rules: [{{deny: [/usr/local/**, /usr/lib/given-by-the-spec, /etc/ld.so.cache]}}]}}
+  mount-targets: {{rules: [{{deny: [/usr/local/**, /usr/lib/given-by-the-spec, /etc/ld.so.conf.d/**]}}]}}
   environment: {{rules: [{{deny: TOKEN}}]}}
 """
 
@@ -206,7 +206,7 @@ WAYS: dict[str, Way] = {
     "a place behind the kernel's link to the root": Way(f"{KIND}=rooted", TARGET, modes=MODES),
     "a node behind a link": Way(f"{KIND}=node", TARGET, modes=MODES),
     "a link behind a link": Way(f"{KIND}=link", TARGET, modes=MODES),
-    "the loader's cache": Way(f"{KIND}=cache", TARGET, modes=MODES),
+    "what is written for the loader": Way(f"{KIND}=cache", TARGET),
     "a place behind a link in an image": in_turn(
         f"srun --quiet --cdi={KIND}=through --cdi-image={{planted}}/image /probe", TARGET
     ),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cdi_hpc.backend import Backend
+from cdi_hpc.backend import Backend, BackendFaultError
 from cdi_hpc.errors import CdiError, Problem
 
 GROUP = "cdi_hpc.backends"
@@ -97,7 +97,7 @@ def _loader(point: Any) -> Callable[[], Backend]:
             made = point.load()()
         except Exception as error:  # somebody else's code, at import
             what = f"can't be loaded: {type(error).__name__}: {error}"
-            raise CdiError(Problem(where, what, "repair or remove the package that brings it")) from error
+            raise BackendFaultError(Problem(where, what, "repair or remove the package that brings it")) from error
         lacking = [name for name in _PROTOCOL if not hasattr(made, name)]
         if lacking:
             what = f"is no backend: it has no {', '.join(lacking)}"

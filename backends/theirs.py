@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from cdi_hpc.backend import Backend, Dressing, Invocation, Keep, Located, Profile
+from cdi_hpc.backend import Backend, BackendFaultError, Dressing, Invocation, Keep, Located, Profile
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.host import Host
 from cdi_hpc.plan import Plan
@@ -25,10 +25,6 @@ T = TypeVar("T")
 
 #: No backend's own, whoever names it in an entry point.
 _OURS = "cdi_hpc"
-
-
-class BackendFaultError(CdiError):
-    """Somebody else's backend did what none may do. The cause, if there is one, is what it raised."""
 
 
 class TheirBackend:
@@ -49,6 +45,10 @@ class TheirBackend:
         self._entry_point = entry_point
         modules = (entry_point.partition(":")[0], type(backend).__module__)
         self._packages = {_package(module) for module in modules} - {_OURS}
+        if not isinstance(self.commands, tuple) or not all(
+            isinstance(each, str) for each in (*self.commands, self.name)
+        ):
+            raise self._fault("name is no text, or commands is no tuple of texts")
 
     def probe(self, program: str) -> Profile:
         """See :meth:`cdi_hpc.backend.Backend.probe`."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, get_args
 
 from cdi_hpc.container.steps import StageEntry, Step
 from cdi_hpc.errors import CdiError
@@ -29,6 +29,9 @@ from cdi_hpc.witness import Witness
 if TYPE_CHECKING:  # it takes libraries that a listing of backends does without
     from cdi_hpc.container.stage import Assembly
 
+#: What an image argument may lead to.
+Kind = Literal["directory", "squashfs", "sif", "reference", "instance", "other"]
+#: Whether an option takes a value.
 Arity = Literal["none", "required", "optional"]
 
 #: What an option means to us.
@@ -48,6 +51,33 @@ Use = Literal["plan", "keep", "device", "cdi-dirs", "switch", "leave", "help"]
 Style = Literal["getopt", "pflag"]
 
 
+def _require_word(of: object, name: str, words: Any) -> None:
+    """Raise ValueError for a field that is none of the words of a Literal: a slip of the pen would mean something."""
+    found, known = getattr(of, name), get_args(words)
+    if found not in known:
+        raise ValueError(f"{type(of).__name__}.{name} is {found!r}, not {' or '.join(map(repr, known))}")
+
+
+def _require_text(of: object, *names: str) -> None:
+    for name in names:
+        _require(of, name, getattr(of, name), str)
+
+
+def _require_tuple(of: object, **kinds: type | tuple[type, ...]) -> None:
+    """Raise TypeError for a field that is no tuple of such things: a text is a sequence of texts as well."""
+    for name, kind in kinds.items():
+        found = getattr(of, name)
+        _require(of, name, found, tuple)
+        for item in found:
+            _require(of, name, item, kind)
+
+
+def _require(of: object, name: str, found: object, kind: type | tuple[type, ...]) -> None:
+    if not isinstance(found, kind):
+        wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{type(of).__name__}.{name} has a {type(found).__name__}, not a {wanted}")
+
+
 @dataclass(frozen=True)
 class Option:
     """An option of a launcher.
@@ -63,6 +93,12 @@ class Option:
     arity: Arity = "none"
     use: Use = "plan"
 
+    def __post_init__(self) -> None:
+        """Raise ValueError or TypeError for what is none."""
+        _require_tuple(self, names=str)
+        _require_word(self, "arity", Arity)
+        _require_word(self, "use", Use)
+
 
 @dataclass(frozen=True)
 class Subcommand:
@@ -76,6 +112,10 @@ class Subcommand:
 
     words: tuple[str, ...]
     options: tuple[Option, ...]
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for what is none."""
+        _require_tuple(self, words=str, options=Option)
 
 
 @dataclass(frozen=True)
@@ -110,6 +150,12 @@ class Profile:
     capabilities: tuple[tuple[str, str], ...] = ()
     help: str = ""
     looked_at: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError or TypeError for what is none."""
+        _require_text(self, "backend", "program", "help")
+        _require_word(self, "style", Style)
+        _require_tuple(self, options=Option, subcommands=Subcommand, variables=str, capabilities=tuple, looked_at=str)
 
 
 @dataclass(frozen=True)
@@ -179,11 +225,16 @@ class Located:
     """
 
     path: str | None
-    kind: Literal["directory", "squashfs", "sif", "reference", "instance", "other"]
+    kind: Kind
     files: ImageFiles | None = None
     place: str = ""
     reason: str = ""
     offset: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError or TypeError for what is none."""
+        _require_word(self, "kind", Kind)
+        _require_text(self, "place", "reason")
 
 
 @dataclass(frozen=True)
@@ -192,12 +243,20 @@ class Text:
 
     text: str
 
+    def __post_init__(self) -> None:
+        """Raise TypeError for what is none."""
+        _require_text(self, "text")
+
 
 @dataclass(frozen=True)
 class Keep:
     """The word of the invocation with this index, whatever it is in a later launch with the same key."""
 
     index: int
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for what is none."""
+        _require(self, "index", self.index, int)
 
 
 @dataclass(frozen=True)
@@ -207,6 +266,10 @@ class StagePath:
     prefix: str
     path: str
     suffix: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for what is none."""
+        _require_text(self, "prefix", "path", "suffix")
 
 
 Word = Union[Text, Keep, StagePath]
@@ -224,6 +287,10 @@ class Variable:
     name: str
     value: str
     default: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for what is none."""
+        _require_text(self, "name", "value")
 
 
 @dataclass(frozen=True)
@@ -288,6 +355,12 @@ class Dressing:
     messages: tuple[str, ...] = field(default_factory=tuple)
     assembly: Assembly | None = None
 
+    def __post_init__(self) -> None:
+        """Raise TypeError for what is none."""
+        _require_text(self, "place", "squashfs")
+        _require_tuple(self, words=get_args(Word), variables=Variable, moves=tuple, messages=str, lacks=Unsupported)
+        _require_tuple(self, steps=get_args(Step), stage=get_args(StageEntry))
+
 
 @dataclass(frozen=True)
 class Ways:
@@ -304,6 +377,10 @@ class Ways:
 
 class BegunWithoutError(CdiError):
     """A container that is joined was begun without the devices. Where nobody has asked for them, that is no error."""
+
+
+class BackendFaultError(CdiError):
+    """Somebody else's backend did what none may do. Its ``__cause__``, if there is one, is what was raised in it."""
 
 
 class Backend(Protocol):

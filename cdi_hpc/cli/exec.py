@@ -7,13 +7,14 @@ import re
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import click
 
 from cdi_hpc import backends
-from cdi_hpc.backend import Backend
+from cdi_hpc.backend import Backend, BackendFaultError
 from cdi_hpc.cli import RUNNER, RUNNER_VARIABLE, become, complain, find_runner
 from cdi_hpc.cli.options import Reporter
 from cdi_hpc.cli.progress import progress
@@ -46,6 +47,16 @@ def run(name: str, words: tuple[str, ...], verbose: int, quiet: int, runner: str
     except profile.NotFoundError as error:
         complain("error", str(error))
         return process.NOT_FOUND
+    except BackendFaultError as error:
+        for line in _way_to(error.__cause__):
+            reporter.note(line)
+        raise
+
+
+def _way_to(cause: BaseException | None) -> list[str]:
+    """A traceback, line by line: for who writes a backend."""
+    text = "" if cause is None else "".join(traceback.format_exception(type(cause), cause, cause.__traceback__))
+    return text.splitlines()
 
 
 def _become_native(runner: str, name: str, words: tuple[str, ...], reporter: Reporter) -> None:

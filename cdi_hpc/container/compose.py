@@ -19,7 +19,7 @@ import errno
 import os
 import posixpath
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from cdi_hpc.container.stage import Assembly, CoverFile, PlacedMount
 from cdi_hpc.container.steps import (
@@ -71,6 +71,11 @@ class Composition:
     size: str = ""
     writes_through: bool = False
     parts_writable: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a mode that there is not: it would be the other one."""
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"Composition.mode is {self.mode!r}, not {' or '.join(map(repr, get_args(Mode)))}")
 
 
 def compose(assembly: Assembly, composition: Composition) -> tuple[Step, ...]:

@@ -532,6 +532,67 @@ def test_an_object_that_is_no_backend_is_refused_by_name(site):
     assert "is no backend: it has no commands, probe, locate, adapt" in done.stderr
 
 
+#: A slip in a backend: what is another text in it, and what is said of that.
+SLIPS = {
+    "no profile": ('return Profile("lab"', 'Profile("lab"', "probe gives a NoneType, not a Profile"),
+    "no image": ("return Located(path", "Located(path", "locate gives a NoneType, not a Located"),
+    "no dressing": ("return Dressing(", "Dressing(", "adapt gives a NoneType, not a Dressing"),
+    "raises": ("names = {name", "{}['x']; names = {name", "adapt: KeyError: 'x', at {file}:"),
+    "an operating system's error": ("names = {name", "open('/nowhere'); names = {name", "adapt: FileNotFoundError: "),
+    "arity": ('"required", "device"', '"requird", "device"', "ValueError: Option.arity is 'requird', not 'none' or "),
+    "use": ('"none", "plan"', '"none", "plam"', "ValueError: Option.use is 'plam', not 'plan' or "),
+    "a name that is a text": ('("--help",)', '("--help")', "TypeError: Option.names has a str, not a tuple"),
+    "style": ('"getopt"', '"get-opt"', "probe: ValueError: Profile.style is 'get-opt', not 'getopt' or 'pflag', at "),
+    "kind of image": ('"directory"', '"folder"', "locate: ValueError: Located.kind is 'folder', not 'directory' or "),
+    "composition": (
+        'Composition("overlay"',
+        'Composition("overlai"',
+        "ValueError: Composition.mode is 'overlai', not ",
+    ),
+    "a list": (
+        'messages=("lab-run was told",)',
+        'messages="lab-run"',
+        "TypeError: Dressing.messages has a str, not a tuple",
+    ),
+    "a word": (
+        'Text("--"),',
+        '"--",',
+        "adapt: TypeError: Dressing.words has a str, not a Text or Keep or StagePath, at ",
+    ),
+    "a variable": ("action.value)", "None)", "adapt: TypeError: Variable.value has a NoneType, not a str, at "),
+    "commands": ('("lab-run",)', '("lab-run")', "name is no text, or commands is no tuple of texts"),
+    "a word that is not there": ("Keep(invocation.image_index)", "Keep(99)", "adapt keeps word 99 of "),
+}
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_a_slip_in_a_backend_is_said_in_its_name_and_where(name, site):
+    before, after, said = SLIPS[name]
+    path = site.top / "site/lab_backend.py"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    done = site.run("lab-run", "--dressed", "-d", site.image)
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("cdi-hpc: error: backend ")
+    assert "(lab_backend:LabBackend): " in line
+    assert said.format(file=path) in line
+    explained = site.run("cdi-hpc", "explain", "--for", "lab-run", DEVICE, "--image", site.image)
+    assert "Traceback" not in explained.stderr
+
+
+def test_who_writes_a_backend_sees_the_traceback_of_it(site):
+    path = site.top / "site/lab_backend.py"
+    path.write_text(path.read_text().replace("names = {name", "{}['x']; names = {name"))
+    done = site.run("lab-run", "-d", site.image, env={"CDI_HPC_VERBOSITY": "1"})
+    assert "cdi-hpc: note: Traceback (most recent call last):" in done.stderr
+    assert f'cdi-hpc: note:   File "{path}", line ' in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
+        "cdi-hpc: error: backend 'lab' (lab_backend:LabBackend): adapt: KeyError"
+    )
+
+
 # Without something ----------------------------------------------------------------------------------------------------
 
 

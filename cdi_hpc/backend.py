@@ -336,7 +336,8 @@ class Dressing:
         peers: if there are, only the first launch of them applies the steps (:mod:`cdi_hpc.launch.peers`).
         lacks: what this launcher can't do although the plan can, and why.
         messages: what is worth telling.
-        assembly: the plan in its image, where that could be read: the libraries in it are held against the image
+        assembly: the plan in its image, where that could be read: the site's rules are held against the paths that it
+            covers there (without one, against the plan's alone), and the libraries in it against the image
             (:mod:`cdi_hpc.container.preflight`).
 
     """

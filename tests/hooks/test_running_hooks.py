@@ -283,7 +283,7 @@ def test_the_program_of_nobody_in_a_system_container_is_not_roots(tmp_path, monk
     (tmp_path / "program").write_text("#!/bin/sh\n")
     (tmp_path / "program").chmod(0o755)
     monkeypatch.setattr(trusted_program, "_UID_MAP", str(tmp_path / "uid_map"))
-    monkeypatch.setattr(trusted_program, "_directories", lambda path: iter(()))
+    monkeypatch.setattr(trusted_program, "directories_of", lambda path: iter(()))
     status = os.stat_result((0o100755, 1, 1, 1, 65534, 65534, 0, 0, 0, 0))
     monkeypatch.setattr(trusted_program.os, "lstat", lambda path: status)
     assert trusted_program.complaint(str(tmp_path / "program")).endswith("belongs to user 65534, not to root")

@@ -9,13 +9,14 @@ from cdi_hpc.container import preflight
 from cdi_hpc.container.compose import Composition, compose
 from cdi_hpc.container.stage import Assembly
 from cdi_hpc.container.tree import ContainerTree
-from cdi_hpc.doctor.checks import Finding, Question, Status
+from cdi_hpc.doctor.checks import Finding, Question, Status, configured
 from cdi_hpc.doctor.places import file_system
 from cdi_hpc.doctor.specs import plan_for
 from cdi_hpc.host import LiveHost
 from cdi_hpc.launch import embedded, runner
 from cdi_hpc.launch.image import Image, read_image
 from cdi_hpc.mountinfo import mount_points
+from cdi_hpc.planning import enforce_in_image
 
 #: Programs of an image that say which C library it has.
 _LOADERS = (
@@ -58,10 +59,13 @@ def layers(question: Question) -> Iterator[Finding]:
 
 
 def libraries(question: Question) -> Iterator[Finding]:
-    """Whether the libraries that the devices bring can work in the image."""
+    """Whether the devices may be had in the image, by the site's rules, and the libraries that they bring can work."""
     assembly = _assembly(question, read_image(question.image or ""))
     if assembly is None:
         return
+    configuration, plan = configured(question), plan_for(question)
+    if configuration is not None and plan is not None:
+        enforce_in_image(configuration.policy, plan, assembly.covered)
     misfits = preflight.check(assembly)
     for misfit in misfits:
         where = f"{misfit.where}: " if misfit.where else ""

@@ -60,6 +60,7 @@ LAUNCHES = {
     "compile for launchers of a step": ("cdi-hpc", "compile", "--handoff", DEVICE),
     "plan": ("cdi-hpc", "plan", "--image", "{image}", DEVICE),
     "explain": ("cdi-hpc", "explain", "--image", "{image}", "--for", "embedded", DEVICE),
+    "doctor": ("cdi-hpc", "doctor", "--image", "{image}", DEVICE),
     "ch-run": ("cdi-hpc", "exec", "ch-run", "--device", DEVICE, "{image}", "--", "true"),
     "apptainer": ("cdi-hpc", "exec", "apptainer", "exec", "--device", DEVICE, "{image}", "true"),
 }

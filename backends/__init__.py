@@ -81,13 +81,30 @@ def _load(built_in: _BuiltIn) -> Backend:
     return made
 
 
+def misnamed() -> tuple[Problem, ...]:
+    """Entry points that can be no program's: they are passed over, and whoever lists launchers says so."""
+    fix = "correct the package that brings it: the name is that of the program"
+    return tuple(
+        Problem(f"backend for {point.name!r} ({point.value})", "is passed over: this is no program's name", fix)
+        for point in _points()
+        if not _is_programs(point.name)
+    )
+
+
 def _entry_points() -> dict[str, Callable[[], Backend]]:
+    return {point.name: _loader(point) for point in _points() if _is_programs(point.name)}
+
+
+def _is_programs(name: str) -> bool:
+    return name.isprintable() and "/" not in name and name.strip() not in ("", ".", "..")
+
+
+def _points() -> Any:
     from importlib import metadata
 
     every = metadata.entry_points()
     # A dictionary until Python 3.10, which has a method in its place.
-    group = every.select(group=GROUP) if hasattr(every, "select") else every.get(GROUP, ())
-    return {point.name: _loader(point) for point in group}
+    return every.select(group=GROUP) if hasattr(every, "select") else every.get(GROUP, ())
 
 
 def _loader(point: Any) -> Callable[[], Backend]:
@@ -95,13 +112,15 @@ def _loader(point: Any) -> Callable[[], Backend]:
         where = f"backend for {point.name!r} ({point.value})"
         try:
             made = point.load()()
-        except Exception as error:  # somebody else's code, at import
+            lacking = [name for name in _PROTOCOL if not hasattr(made, name)]
+            commands = () if lacking else tuple(made.commands)
+            named = lacking or (isinstance(made.name, str) and all(isinstance(each, str) for each in commands))
+        except (Exception, SystemExit) as error:  # somebody else's code, at import: a script of theirs may exit
             what = f"can't be loaded: {type(error).__name__}: {error}"
             raise BackendFaultError(Problem(where, what, "repair or remove the package that brings it")) from error
-        lacking = [name for name in _PROTOCOL if not hasattr(made, name)]
-        if lacking:
-            what = f"is no backend: it has no {', '.join(lacking)}"
-            raise CdiError(Problem(where, what, "see docs/backends.md"))
+        if lacking or not named:
+            what = f"it has no {', '.join(lacking)}" if lacking else "its name, or one of its commands, is no text"
+            raise CdiError(Problem(where, f"is no backend: {what}", "see docs/backends.md"))
         from cdi_hpc.backends.theirs import TheirBackend
 
         return TheirBackend(made, point.value)

@@ -83,7 +83,7 @@ class TheirBackend:
             found = getattr(self._backend, method)(*arguments)
         except CdiError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script of theirs may exit
             raise self._fault(f"{method}: {type(error).__name__}: {error}{self._line(error)}") from error
         if not isinstance(found, answer):
             raise self._fault(f"{method} gives a {type(found).__name__}, not a {answer.__name__}")
@@ -92,7 +92,7 @@ class TheirBackend:
     def _fault(self, what: str) -> BackendFaultError:
         return BackendFaultError(Problem(f"backend {self.name!r} ({self._entry_point})", what, "see docs/backends.md"))
 
-    def _line(self, error: Exception) -> str:
+    def _line(self, error: BaseException) -> str:
         """The last line of the backend's own that led to an error, in words."""
         files = {*self._files()}
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]

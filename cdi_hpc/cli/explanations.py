@@ -47,6 +47,8 @@ def show(wanted: Wanted, launchers: str, diff: tuple[str, str] | None, output_fo
         click.UsageError: the words do not go together.
 
     """
+    for problem in backends.misnamed():
+        reporter.warn(problem)
     if diff and all(_is_launcher(word) for word in diff):
         return _diff_launchers(wanted._replace(launchers=diff), output_format, reporter)
     names = _launchers(launchers)

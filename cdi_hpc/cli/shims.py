@@ -80,6 +80,8 @@ def command(directory: str, launchers: tuple[str, ...], output_format: str, verb
     reporter = Reporter(verbose + quiet)
     top = _directory(directory)
     names = [*dict.fromkeys(launchers or backends.commands())]
+    for problem in backends.misnamed():
+        reporter.warn(problem)
     drop_ins = []
     with progress("asking launchers what they can do", wanted=output_format == "table" and reporter.level >= 0) as say:
         for number, name in enumerate(names):

@@ -1,4 +1,7 @@
-"""An explanation: a request, and what each launcher would make of it. Nothing is done, and no image is fetched."""
+"""An explanation: a request, and what each launcher would make of it.
+
+Nothing is done. An image that only a launcher can find is looked for, and fetched if it does that, as for a plan.
+"""
 
 from __future__ import annotations
 
@@ -75,15 +78,29 @@ def explain(
     )
     devices, merged = resolved.devices, resolved.edits
     edits = rows(devices, merged)
-    request = Request(wanted, devices, merged, edits, configuration, _image(wanted.image), host, environ)
-    views = (own.view(n, request) if n in own.NAMES else through.view(n, request) for n in wanted.launchers)
-    return Explanation(merged.devices, wanted.image, edits, tuple(views))
+    image, unread = _image(wanted)
+    request = Request(wanted, devices, merged, edits, configuration, image, host, environ, unread)
+    views = tuple(own.view(n, request) if n in own.NAMES else through.view(n, request) for n in wanted.launchers)
+    if unread and not any(_knows_image(view, wanted) for view in views):
+        raise CdiError(unread)
+    return Explanation(merged.devices, wanted.image, edits, views)
 
 
-def _image(path: str | None) -> Image | None:
-    if path is None:
-        return None
-    image = read_image(path)
+def _image(wanted: Wanted) -> tuple[Image | None, tuple[Problem, ...]]:
+    """The image, and why launchers of ours can't read it: others may know one that we don't."""
+    path = wanted.image
+    if path is None or not set(wanted.launchers) & {*own.NAMES}:
+        return None, ()
+    try:
+        image = read_image(path)
+    except CdiError as error:
+        return None, error.problems
     if image.files is None and not image.mountable:
-        raise CdiError(Problem(f"image {path}", image.reason, image.fix))
-    return image
+        return None, (Problem(f"image {path}", image.reason, image.fix),)
+    return image, ()
+
+
+def _knows_image(view: View, wanted: Wanted) -> bool:
+    """Whether somebody else's launcher is here and has found it."""
+    is_unknown = any(stop.startswith(f"image {wanted.image}:") for stop in view.stops)
+    return view.launcher not in own.NAMES and view.installed and not is_unknown

@@ -31,6 +31,8 @@ def view(name: str, request: Request) -> View:
     """What one of them does."""
     defaults = request.configuration.launcher(_CONFIGURED_AS.get(name, name))
     plan = request.plan(defaults)
+    if request.unread:
+        return Finding(plan, None, stops=tuple(map(str, request.unread))).view(name, _TITLES[name], request)
     found = _in_script(plan) if name == "bash" else _in_tree(name, plan, request)
     if found.ways is not None and name != "bash" and _is_known(name, request):
         found = _with_libraries(found, request)

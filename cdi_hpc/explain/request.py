@@ -9,6 +9,7 @@ from typing import NamedTuple
 from cdi_hpc.config import Configuration, LauncherDefaults, Strictness, stricter
 from cdi_hpc.container import preflight
 from cdi_hpc.container.stage import Assembly
+from cdi_hpc.errors import Problem
 from cdi_hpc.explain import rules
 from cdi_hpc.explain.rows import Edit
 from cdi_hpc.explain.views import Outcome, View, Ways, fates
@@ -42,7 +43,13 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """A request and everything that its explanation depends on."""
+    """A request and everything that its explanation depends on.
+
+    Attributes:
+        image: what launchers of ours read; None if none is named, or none of them is asked for.
+        unread: why they can't.
+
+    """
 
     wanted: Wanted
     devices: tuple[RegisteredDevice, ...]
@@ -52,6 +59,7 @@ class Request:
     image: Image | None
     host: Host
     environ: Mapping[str, str]
+    unread: tuple[Problem, ...] = ()
 
     def plan(self, defaults: LauncherDefaults) -> Plan:
         """The plan of a launcher with these defaults; rules are not held against it yet."""

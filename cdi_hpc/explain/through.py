@@ -41,13 +41,13 @@ def names() -> tuple[str, ...]:
 
 
 def view(name: str, request: Request) -> View:
-    """What one of them does.
-
-    Raises:
-        CdiError: there is no such backend, or it can't be loaded.
-
-    """
-    backend = backends.of_name(name)
+    """What one of them does: nothing, where its backend can't be loaded, which is no reason to end an explanation."""
+    try:
+        backend = backends.of_name(name)
+    except CdiError as error:
+        stops = tuple(map(str, error.problems))
+        plan = request.plan(request.configuration.launcher(name))
+        return Finding(plan, None, stops=stops, installed=False).view(name, f"{name}: its backend is broken", request)
     commands = backend.commands if name == backend.name else (name,)
     defaults = request.configuration.launcher(backend.name)
     plan = request.plan(defaults)
@@ -91,10 +91,10 @@ def _finding(launcher: _Launcher, plan: Plan, request: Request) -> Finding:
     if dressing is None:
         return Finding(plan, None, failed=tried.failed, stops=tried.stops)
     lacks = judged(dressing.lacks, defaults.unsupported)
-    ways = Dressed(dressing, launcher.found.command, is_known=request.image is not None)
+    ways = Dressed(dressing, launcher.found.command, is_known=request.wanted.image is not None)
     covered = dressing.assembly.covered if dressing.assembly is not None else ()
     found = Finding(plan, ways, lacks, tried.failed, covered=covered)
-    if request.image is None:
+    if request.wanted.image is None:
         return found
     stops, told = libraries(dressing.assembly, defaults) if dressing.assembly is not None else ((), ())
     return replace(found, stops=stops, messages=(*dressing.messages, *told))
@@ -114,7 +114,7 @@ def _invocation(launcher: _Launcher, request: Request) -> Invocation:
 
 
 def _located(launcher: _Launcher, invocation: Invocation, request: Request) -> Located:
-    if request.image is None:
+    if request.wanted.image is None:
         return Located(PLACE, "directory", NoFiles(), PLACE)
     place = f"{user_directory(request.environ, os.geteuid())[0]}/image"
     return launcher.backend.locate(invocation, launcher.known, request.environ, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -523,6 +524,61 @@ def test_a_broken_backend_is_an_error_for_its_own_launcher_alone(site):
     assert lines(site.run("lab-run", "-v", site.image))
     other = site.run("cdi-hpc", "exec", "ch-run", "--version")
     assert (other.returncode, "backend" in other.stderr) == (0, False)
+
+
+BROKEN = {
+    "at import": "import sys; sys.exit(3)\n",
+    "when it is made": "import sys\nclass LabBackend:\n    def __init__(self): sys.exit(3)\n",
+    "when it is asked": "from lab_ import *\nimport sys\nclass LabBackend(LabBackend):\n"
+    "    probe = locate = adapt = lambda self, *_: sys.exit(3)\n",
+    "by what it has": "from lab_ import *\nclass LabBackend(LabBackend):\n    commands = None\n",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_backend_that_exits_or_is_odd_ends_none_of_our_commands(how, site):
+    module = site.top / "site/lab_backend.py"
+    module.rename(site.top / "site/lab_.py")
+    module.write_text(BROKEN[how])
+    launch = site.run("lab-run", "-d", site.image)
+    assert (launch.returncode, launch.stdout, launch.stderr.count("\n")) == (125, "", 1)
+    assert "lab_backend:LabBackend" in launch.stderr
+    explained = site.run("cdi-hpc", "explain", "--format=json", KIND)
+    columns = {each["launcher"]: each for each in json.loads(explained.stdout)["launchers"]}
+    assert {"embedded", "bash", "lab-run"} <= set(columns)
+    (about,) = [text for key in ("stops", "messages") for text in columns["lab-run"][key]]
+    assert "lab_backend:LabBackend" in about
+    assert columns["embedded"]["stops"] == []
+    written = site.run("cdi-hpc", "shims", site.top / "other")
+    assert written.returncode == 0
+    assert "lab_backend:LabBackend" in written.stderr
+    assert "SystemExit: 3" in site.run("cdi-hpc", "doctor").stdout or how == "by what it has"
+
+
+def test_an_entry_point_that_is_no_programs_name_is_passed_over_with_a_warning(site):
+    points = site.top / "site/lab_backend-1.0.dist-info/entry_points.txt"
+    points.write_text(f"{points.read_text()}a/b = lab_backend:LabBackend\n")
+    for words in (["shims", site.top / "other"], ["explain", KIND]):
+        done = site.run("cdi-hpc", *words)
+        assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+        assert "warning: backend for 'a/b' (lab_backend:LabBackend): is passed over" in done.stderr
+    assert (site.top / "other/lab-run").exists()
+
+
+def test_an_image_that_only_a_launcher_can_find_is_its_own_to_explain(site):
+    module = site.top / "site/lab_backend.py"
+    finds = f"os.path.realpath(invocation.image if invocation.image != 'alpine:3.9' else {str(site.image)!r})"
+    module.write_text(module.read_text().replace("os.path.realpath(invocation.image)", finds))
+    alone = site.run("cdi-hpc", "explain", "--format=json", "--image=alpine:3.9", "--for=lab-run", KIND)
+    (column,) = json.loads(alone.stdout)["launchers"]
+    assert (alone.returncode, column["stops"]) == (0, [])
+    every = site.run("cdi-hpc", "explain", "--format=json", "--image=alpine:3.9", KIND)
+    stops = {each["launcher"]: each["stops"] for each in json.loads(every.stdout)["launchers"]}
+    assert stops["lab-run"] == []
+    assert all("image alpine:3.9: No such file" in stops[name][0] for name in ("embedded", "bash", "slurm"))
+    nowhere = site.run("cdi-hpc", "explain", "--image=alpine:3.10", KIND)
+    assert (nowhere.returncode, nowhere.stdout) == (1, "")
+    assert "image alpine:3.10: No such file" in nowhere.stderr
 
 
 def test_an_object_that_is_no_backend_is_refused_by_name(site):

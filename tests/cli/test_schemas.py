@@ -35,6 +35,7 @@ OUTPUTS: Mapping[str, list[list[str]]] = {
     "explain-diff-launchers": [["explain", GPU, "--diff", "embedded", "charliecloud"]],
     "explain-diff-specs": [["explain", "--diff", GPU, ROOT]],
     "doctor": [["doctor"], ["doctor", "--slurm", "nvidia.com/gpu=0"]],
+    "generate": [["generate", "fuse"], ["generate", "fuse", "kvm"]],
     "generate-list": [["generate", "--list"]],
     "generate-output": [["generate", "--output", "specs", "kvm", "fuse"]],
     "cache-clean": [["cache", "clean"]],
@@ -78,6 +79,13 @@ def test_a_schema_is_one_and_its_command_is_tested(path: Path):
     jsonschema.Draft7Validator.check_schema(schema)
     assert path.stem in OUTPUTS
     assert schema["title"].startswith("cdi-hpc ")
+
+
+def test_each_schema_has_its_part_of_the_manual():
+    titles = [schema_of(path.stem)["title"].removeprefix("cdi-hpc ") for path in SCHEMAS.glob("*.json")]
+    wanted = {f"## `{title}`" for title in titles if "--diff" not in title}  # explain's own part says that
+    parts = (PROJECT / "docs/json.md").read_text("utf-8").splitlines()
+    assert wanted == {line for line in parts if line.startswith("## ")}
 
 
 #: Commands whose output is for one purpose, and which.

@@ -117,7 +117,7 @@ def _diff_launchers(wanted: Wanted, output_format: str, reporter: Reporter) -> i
 def _diff_specs(paths: tuple[str, str], wanted: Wanted, output_format: str, reporter: Reporter) -> int:
     for path in paths:
         if not os.path.isfile(path):
-            raise CdiError(Problem(f"--diff {path}", "is neither a spec file nor a launcher", "name two of a kind"))
+            raise CdiError(_no_spec_file(path))
     old, new = (
         _explained(wanted._replace(devices=(os.path.abspath(path),)), output_format, reporter) for path in paths
     )
@@ -133,6 +133,16 @@ def _diff_specs(paths: tuple[str, str], wanted: Wanted, output_format: str, repo
         sheet.add(each.change, each.launcher, *sides, *verdicts)
     sheet.show(sys.stdout, markdown=output_format == "markdown")
     return _status(old, new)
+
+
+def _no_spec_file(path: str) -> Problem:
+    if os.path.exists(path):
+        return Problem(f"--diff {path}", "is no file", "name a spec file")
+    if "/" in path or path.endswith((".json", ".yaml")):
+        return Problem(f"--diff {path}", "there is no such file")
+    near = near_misses(path, (*explain.launchers(), *backends.commands()))
+    fix = f"did you mean {near[0]!r}?" if near else "name two of a kind"
+    return Problem(f"--diff {path}", "is neither a spec file nor a launcher", fix)
 
 
 def _same_on_all(found: Sequence[Difference], launchers: int) -> list[Difference]:

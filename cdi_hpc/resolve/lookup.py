@@ -135,6 +135,10 @@ def resolve_devices(
         for problem in problems:
             report.note(problem)
     wanted = devices
+    for text in visible:
+        if not text.rpartition("=")[2].strip():
+            fix = "is the variable set that it is from? 'none' says the same, without this"
+            report.warn(Problem("visible devices", f"the list {text!r} is empty: no device of the kind", fix))
     openable = configuration.all_means == "openable"
     if openable or visible:
         wanted = _selected(devices, registry, host or LiveHost(witness), visible, openable=openable)

@@ -208,6 +208,14 @@ def test_visible_devices_are_those_of_the_list(site, entries, tools):
     assert site.plans() == []
 
 
+@pytest.mark.parametrize("entries", ["", "site.org/tool=", " "])
+def test_a_list_that_may_be_of_a_variable_that_was_not_set_is_said_to_be_empty(entries, site):
+    words = ("--visible-devices", entries, "-d", "site.org/tool=all")
+    done = site.run(*words)
+    assert f"cdi-hpc: warning: visible devices: the list {entries!r} is empty: no device of the kind (" in done.stderr
+    assert "is empty" not in site.run("--visible-devices", "none", "-d", "site.org/tool=all").stderr
+
+
 def test_a_visible_device_that_is_not_there_stops_the_launch(site):
     said = site.refusal("--visible-devices", "0,7", "-d", "site.org/tool=all")
     assert "visible devices: there is no device '7': 2 can be opened, counted from 0" in said

@@ -39,16 +39,14 @@ class TheirBackend:
 
         """
         self.name = backend.name
-        self.commands = backend.commands
+        self.commands = tuple(backend.commands)
         self.ways = getattr(backend, "ways", None)
         self._backend = backend
         self._entry_point = entry_point
         modules = (entry_point.partition(":")[0], type(backend).__module__)
         self._packages = {_package(module) for module in modules} - {_OURS}
-        if not isinstance(self.commands, tuple) or not all(
-            isinstance(each, str) for each in (*self.commands, self.name)
-        ):
-            raise self._fault("name is no text, or commands is no tuple of texts")
+        if isinstance(backend.commands, str):  # a parenthesis without its comma
+            raise self._fault("commands is a text, not a tuple of them")
 
     def probe(self, program: str) -> Profile:
         """See :meth:`cdi_hpc.backend.Backend.probe`."""

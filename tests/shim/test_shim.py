@@ -616,7 +616,7 @@ SLIPS = {
         "adapt: TypeError: Dressing.words has a str, not a Text or Keep or StagePath, at ",
     ),
     "a variable": ("action.value)", "None)", "adapt: TypeError: Variable.value has a NoneType, not a str, at "),
-    "commands": ('("lab-run",)', '("lab-run")', "name is no text, or commands is no tuple of texts"),
+    "commands": ('("lab-run",)', '("lab-run")', "commands is a text, not a tuple of them"),
     "a word that is not there": ("Keep(invocation.image_index)", "Keep(99)", "adapt keeps word 99 of "),
 }
 

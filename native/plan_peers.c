@@ -192,7 +192,7 @@ static bool has_the_same(int lock, const char *path, const char *identity, const
     static const char begun[] = "the container that is shared",
                       fix[] = "ask for the same devices, or begin another container";
     if (strcmp(note, identity) != 0)
-        plan_complain(complaint, "%s: %s was begun without devices, and %s was asked for (%s)", path, begun,
+        plan_complain(complaint, "%s: %s was begun without devices, or has ended, and %s was asked for (%s)", path, begun,
                       peers->devices, fix);
     else if (strcmp(edits, peers->edits) == 0)
         return true;

@@ -47,6 +47,9 @@ _FOREIGN = tuple(
 #: e_machine of elf(5), by the name in uname(2).
 _MACHINES = {3: "i386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
+#: Whose libraries a machine's processor runs as well.
+_ALSO = {"x86_64": ("i386",), "aarch64": ("arm",)}
+
 #: musl with gcompat(7) takes some libraries that were made for glibc, and which ones can't be told.
 _GCOMPAT = "/lib/libgcompat.so.0"
 
@@ -119,11 +122,12 @@ def check(assembly: Assembly, machine: str | None = None) -> list[Misfit]:
     machine = machine or os.uname().machine
     if machine not in elf.FLAGS:
         return []
-    injected = _injected(assembly, machine)
-    if not injected:
+    injected, foreign = _injected(assembly, machine)
+    if not injected and not foreign:
         return []
+    image = _Image(Tree(LoaderView(assembly.tree)), machine)
     reasons: dict[_Reason, list[str]] = defaultdict(list)
-    for path, reason in _reasons(injected, _Image(Tree(LoaderView(assembly.tree)), machine), machine):
+    for path, reason in (*_reasons(injected, image, machine), *_foreign_reasons(foreign, image, machine)):
         reasons[reason].append(posixpath.basename(path))
     by_frequency = sorted(reasons.items(), key=lambda item: -len(item[1]))
     return [misfit for reason, names in by_frequency for misfit in _told(reason, names)]
@@ -140,6 +144,13 @@ def _reasons(injected: dict[str, Versions], image: _Image, machine: str) -> Iter
             yield path, _worst(lacking)
         elif without_libc and _OWN_ABI[machine] == library.flags & cache.ABI_MASK and library.needs_libc:
             yield path, without_libc
+
+
+def _foreign_reasons(foreign: dict[str, str], image: _Image, machine: str) -> Iterator[tuple[str, _Reason]]:
+    """The path of each library that this machine's loader passes over, unless the image is for the library's."""
+    for path, theirs in foreign.items():
+        if image.libc_machine() != theirs:
+            yield path, _Reason(theirs, f"this machine is {machine}", fatal=False)
 
 
 def enforce(assembly: Assembly, strictness: Preflight = "fail", fix: str = "") -> list[Misfit]:
@@ -189,9 +200,10 @@ def _told(reason: _Reason, names: list[str]) -> Iterator[Misfit]:
 # What is injected ---------------------------------------------------------------------------------------------
 
 
-def _injected(assembly: Assembly, machine: str) -> dict[str, Versions]:
-    """Versions of each library and program that is injected, by its path in the container."""
+def _injected(assembly: Assembly, machine: str) -> tuple[dict[str, Versions], dict[str, str]]:
+    """Of what is injected, by its path in the container: versions, or the machine that a library is for instead."""
     found: dict[str, Versions] = {}
+    foreign: dict[str, str] = {}
     seen: set[str] = set()
     for path, source in _candidates(assembly):
         if source in seen:
@@ -200,11 +212,16 @@ def _injected(assembly: Assembly, machine: str) -> dict[str, Versions]:
         try:
             with assembly.tree.open(path) as file:
                 versions = read_versions(file, machine)
+                file.seek(0)
+                theirs = machine if versions is not None else _machine_in(file)
         except OSError:
             continue  # it is not there any more, or not for us: the launch itself will say it
         if versions is not None:
             found[path] = versions
-    return found
+        # Firmware may be ELF files for the processor of a device.
+        elif theirs not in (None, machine, *_ALSO.get(machine, ())) and looks_like_library(posixpath.basename(path)):
+            foreign[path] = f"{theirs}"
+    return found, foreign
 
 
 def _candidates(assembly: Assembly) -> Iterator[tuple[str, str]]:
@@ -277,11 +294,21 @@ class _Image:
             return (
                 None if has_gcompat else _Reason("glibc", f"the image has musl (/lib/ld-musl-{arch}.so.1)", fatal=False)
             )
-        for path in _FOREIGN:
-            machine = self._machine_of(path)
-            if machine is not None and machine != self._machine:
+        for path, machine in self._libcs():
+            if machine != self._machine:
                 return _Reason(f"an image for {self._machine}", f"this one is for {machine} ({path})")
         return None
+
+    def libc_machine(self) -> str | None:
+        """The machine that the image's glibc is for, None if it has none."""
+        return next((machine for _, machine in self._libcs()), None)
+
+    def _libcs(self) -> Iterator[tuple[str, str]]:
+        """Where a glibc is, and for which machine."""
+        for path in _FOREIGN:
+            machine = self._machine_of(path)
+            if machine is not None:
+                yield path, machine
 
     def _first(self, places: list[str], flags: int) -> _Provider | None:
         found = (self._at(place, flags) for place in places)
@@ -311,15 +338,20 @@ class _Image:
         if file is None:
             return None
         with file:
-            start = file.read(_ELF_START)
-        if len(start) < _ELF_START or not start.startswith(b"\x7fELF"):
-            return None
-        number = int.from_bytes(start[18:20], "big" if start[5] == _BIG_ENDIAN else "little")
-        return _MACHINES.get(number, f"machine {number}")
+            return _machine_in(file)
 
     def _open(self, where: str) -> BinaryIO | None:
         status = self._tree.lstat(where)
         return self._tree.open(where) if status is not None and status.kind == "file" else None
+
+
+def _machine_in(file: BinaryIO) -> str | None:
+    """The machine that a file is for, None if it is no ELF file."""
+    start = file.read(_ELF_START)
+    if len(start) < _ELF_START or not start.startswith(b"\x7fELF"):
+        return None
+    number = int.from_bytes(start[18:20], "big" if start[5] == _BIG_ENDIAN else "little")
+    return _MACHINES.get(number, f"machine {number}")
 
 
 def _by_name(tree: Tree) -> dict[str, list[cache.Entry]]:

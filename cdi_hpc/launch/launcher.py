@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from cdi_hpc import planning
-from cdi_hpc.backend import Backend, BegunWithoutError, Dressing, Keep, Located, Peers, StagePath, Text, Word
+from cdi_hpc.backend import Backend, BegunWithoutError, Dressing, Given, Keep, Located, Peers, StagePath, Text, Word
 from cdi_hpc.compiled import wire
 from cdi_hpc.compiled.cache_key import Caller, LauncherLaunch, cache_key
 from cdi_hpc.compiled.compile import compile_dressing, origins
@@ -30,6 +30,7 @@ from cdi_hpc.launch.profile import Launcher
 from cdi_hpc.plan import Plan, Unsupported
 from cdi_hpc.planning import Wanted, asked_for, is_this_jobs_alone, judged, load_configuration, plan_devices
 from cdi_hpc.resolve.lookup import Report, read_registry
+from cdi_hpc.spec.names import parse_qualified
 from cdi_hpc.spec.request import PREFLIGHT_VARIABLE
 from cdi_hpc.witness import Recorder, Witness
 
@@ -164,7 +165,7 @@ def prepare(
     _refuse_fatal(plan.unsupported())
     if not asked_for(wanted.devices, defaults):
         return Prepared(plan, Located(None, "other"), _as_typed(request))
-    located = request.backend.locate(invocation, profile, environ, image_place)
+    located = _located(request, environ, image_place)
     if located.path is not None:
         witness.saw(located.path, "node" if located.kind == "directory" else "content")
     if plan.runs_hooks():
@@ -197,6 +198,23 @@ def _check_libraries(
     strictness = preflight.wanted(environ, defaults.preflight or "fail")
     for misfit in preflight.enforce(assembly, strictness, f"{PREFLIGHT_VARIABLE}=warn"):
         report.warn(misfit)
+
+
+def _located(request: Request, environ: Mapping[str, str], image_place: str) -> Located:
+    """Where the image is (CdiError: there is none, and perhaps a device was taken for it)."""
+    invocation = request.launch.invocation
+    try:
+        return request.backend.locate(invocation, request.launch.profile, environ, image_place)
+    except CdiError as error:
+        names = [each.option.names[-1] for each in invocation.given if _lacks_device(each)]
+        if not names or isinstance(parse_qualified(invocation.image), str) or len(error.problems) > 1:
+            raise
+        fix = f"a device is joined to its option: write {names[-1]}={invocation.image}"
+        raise CdiError(replace(error.problems[0], fix=fix)) from None
+
+
+def _lacks_device(given: Given) -> bool:
+    return given.option.use == "device" and given.value is None
 
 
 def _as_typed(request: Request) -> Dressing:

@@ -39,6 +39,9 @@ _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 #: Uses whose words are not passed on.
 _OURS = frozenset(("device", "cdi-dirs", "switch"))
 
+#: What an option of ours that must have a value has one for.
+_VALUES = {"device": "device", "cdi-dirs": "directory"}
+
 _BETWEEN_DIRECTORIES = re.compile("[:,]")
 
 
@@ -268,7 +271,9 @@ class _Reader:
         if option.use in ("leave", "help") and not (option.arity == "none" and value in _FALSE):
             self._stop(option, words)
         if option.use in ("device", "cdi-dirs") and value == "":
-            raise CdiError(Problem(f"option {option.names[0]}", "has an empty value", "name a device, or leave it out"))
+            name = words[0].partition("=")[0]
+            fix = f"name a {_VALUES[option.use]}, or leave it out"
+            raise CdiError(Problem(f"option {name}", "has an empty value", fix))
         if option.use in _OURS:
             words = (option.names[0],)
         self.given.append(Given(option, value, len(self.canonical), len(words)))

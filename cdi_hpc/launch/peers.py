@@ -183,7 +183,7 @@ def _refuse_others(peers: Peers, path: str, identity: str, note: bytes) -> None:
     whose, _, rest = note.decode("utf-8", "surrogateescape").partition(" ")
     edits, _, devices = rest.partition(" ")
     if whose != identity:
-        what = f"was begun without devices, and {peers.devices} was asked for"
+        what = f"was begun without devices, or has ended, and {peers.devices} was asked for"
     elif edits == peers.edits:
         return
     elif devices == peers.devices:

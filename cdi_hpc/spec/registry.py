@@ -26,10 +26,13 @@ DEFAULT_DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 #: A colon-separated list that replaces the default directories.
 ENVIRONMENT_VARIABLE = "CDI_HPC_DIRS"
 
-_SUFFIXES = (".json", ".yaml")
+SUFFIXES = (".json", ".yaml")
 
 #: What somebody may take for one of these.
-_LIKE_SUFFIXES = (*_SUFFIXES, ".yml")
+_LIKE_SUFFIXES = (*SUFFIXES, ".yml")
+
+#: Of an image, as much has bytes that no text has.
+_HEAD = 128
 
 
 class SpecDirectory(NamedTuple):
@@ -211,7 +214,7 @@ def _listed(directory: SpecDirectory) -> tuple[list[str], list[str]]:
             for entry in entries:
                 suffix = os.path.splitext(f"_{entry.name}")[1]
                 if suffix.lower() in _LIKE_SUFFIXES and not entry.is_dir(follow_symlinks=False):
-                    found[suffix in _SUFFIXES].append(entry.path)
+                    found[suffix in SUFFIXES].append(entry.path)
     except OSError as error:
         if error.errno == errno.ENOENT and not directory.named:
             return [], []
@@ -225,7 +228,7 @@ def _unread(path: str) -> Problem:
 
 def _directory_problem(path: str, error: OSError) -> Problem:
     if error.errno == errno.ENOENT:
-        fix = f"name another with --cdi-dir or {ENVIRONMENT_VARIABLE}, or make it"
+        fix = f"name another one, there or in {ENVIRONMENT_VARIABLE}, or make it"
         return Problem(path, "the spec directory doesn't exist", fix)
     if error.errno == errno.ENOTDIR:
         fix = "name the directory, or request the file's devices by the file's path"
@@ -246,6 +249,19 @@ def _read(path: str) -> bytes:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise CdiError(_file_problem(path, error)) from error
+
+
+def is_no_text(path: str) -> bool:
+    """Whether something can't be a spec at all: a directory, or a file that begins with what no text has."""
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return True
+        _require_regular(path, os.stat(path))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            return b"\0" in file.read(_HEAD)
+    except (OSError, CdiError):
+        return False
 
 
 def _require_regular(path: str, status: os.stat_result) -> None:

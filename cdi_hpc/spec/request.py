@@ -17,7 +17,7 @@ from typing import Literal
 from cdi_hpc import variables
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.spec import names
-from cdi_hpc.spec.registry import ENVIRONMENT_VARIABLE, RegisteredDevice, Registry, load_spec
+from cdi_hpc.spec.registry import ENVIRONMENT_VARIABLE, SUFFIXES, RegisteredDevice, Registry, is_no_text, load_spec
 from cdi_hpc.witness import Witness
 
 #: The device name that stands for the whole kind where no device has it.
@@ -65,7 +65,7 @@ def is_file_request(wanted: str) -> bool:
     """Whether a request means a spec file: a path that can't be a device, or a file that looks like a spec."""
     if wanted.startswith(names.PATHS):
         return True
-    return wanted.endswith((".json", ".yaml")) and os.path.isfile(wanted)
+    return wanted.endswith(SUFFIXES) and os.path.isfile(wanted)
 
 
 def parts(argument: str) -> list[str]:
@@ -100,6 +100,9 @@ class _Resolver:
     def _add_file(self, path: str) -> None:
         absolute = os.path.abspath(path)
         checked = load_spec(absolute, strict=self.strict, witness=self.witness)
+        if checked.errors and is_no_text(absolute):
+            self.problems.append(Problem(absolute, "is no spec", "was the device left out, and is this the image?"))
+            return
         self.warnings += checked.warnings
         self.problems += checked.errors
         if checked.spec is not None and checked.spec.devices:
@@ -123,7 +126,10 @@ class _Resolver:
     def _add_kind(self, kind: str) -> None:
         complaint = names.kind_complaint(kind)
         members = self._members(kind)
-        if complaint:
+        if complaint and kind.endswith(SUFFIXES):
+            fix = "correct the path, which begins where you are"
+            self.problems.append(Problem(f"device {kind!r}", "there is no such file", fix))
+        elif complaint:
             what = f"{kind!r} is neither a device 'VENDOR/CLASS=NAME' nor a kind 'VENDOR/CLASS'"
             self.problems.append(Problem(f"device {kind!r}", what, self._near(kind)))
         elif members:

@@ -387,7 +387,7 @@ def test_a_shared_container_that_was_begun_without_devices_gets_none(ch_run, bar
         bare.said(None, [*options, "2"], ["true"])
     assert first.returncode == 0
     assert (refused.returncode, refused.stdout) == (125, b"")
-    assert b"was begun without devices, and 'lab.example/thing=one' was asked for" in refused.stderr
+    assert b"was begun without devices, or has ended, and 'lab.example/thing=one' was asked for" in refused.stderr
 
 
 def test_a_container_can_be_entered_later(ch_run, bare, small):

@@ -174,7 +174,7 @@ def test_c_names_it_in_the_same_way(launcher, plan, tmp_path, step, end):
     made.touch()
     launcher.env.update(step, PEERS="1")
     done = launcher.run(*plan)
-    what = "the container that is shared was begun without devices, and 'a/b=c' was asked for"
+    what = "the container that is shared was begun without devices, or has ended, and 'a/b=c' was asked for"
     assert done.stderr == f"peers: {made}: {what} (ask for the same devices, or begin another container)\n"
 
 

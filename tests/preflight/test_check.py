@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from pathlib import Path
 
 import linked
 import pytest
@@ -223,6 +224,31 @@ def foreign(world):
     of_another_machine(path)
     (world.image / "lib/x86_64-linux-gnu/libc.so.6").unlink()
     return world
+
+
+def foreign_library(world, name: str, machine: int) -> Path:
+    path = world.library(name, {"libc.so.6": ["GLIBC_2.2.5"]})
+    of_another_machine(path, machine)
+    return path
+
+
+@pytest.mark.parametrize("machine, told", [(183, "aarch64"), (250, "machine 250")])
+def test_a_library_for_another_machine_is_a_warning(world, machine, told):
+    world.bind(foreign_library(world, "libcuda.so.1", machine))
+    (misfit,) = world.misfits()
+    assert str(misfit) == f"libcuda.so.1 needs {told}, this machine is x86_64"
+    assert not misfit.fatal
+
+
+def test_firmware_and_libraries_that_the_processor_runs_as_well_are_none(world):
+    world.bind(foreign_library(world, "gsp_ga10x.bin", 243), "/lib/firmware/nvidia/gsp_ga10x.bin")
+    world.bind(foreign_library(world, "lib32.so.1", 3))
+    assert world.said() == []
+
+
+def test_a_library_for_the_images_own_machine_is_none(foreign):
+    foreign.bind(foreign_library(foreign, "libcuda.so.1", 183))
+    assert foreign.said() == []
 
 
 def test_an_image_for_another_machine_is_named(foreign):

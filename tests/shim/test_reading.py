@@ -341,8 +341,9 @@ def test_a_getopt_launcher_is_left_alone_without_options_that_it_may_not_know(li
         ("-dK --verbose=yes I", "takes no value, but has 'yes'"),
         ("-dK I --bind", "needs a value"),
         ("-dK I -b", "needs a value"),
-        ("--device= I", "empty value"),
-        ("--cdi= I", "empty value"),
+        ("--device= I", r"option --device: has an empty value \(name a device"),
+        ("--cdi= I", r"option --cdi: has an empty value \(name a device"),
+        ("--cdi-dirs= -dK I", r"option --cdi-dirs: has an empty value \(name a directory"),
     ],
 )
 def test_where_devices_are_wanted_what_is_wrong_is_said_and_nothing_started(line, said):

@@ -281,11 +281,12 @@ def test_a_terminal_is_the_launchers(site):
     [
         (["--device", f"{KIND}=two", "IMAGE"], "no such device of the kind"),
         (["--device", f"{KIND}=one,,", "IMAGE"], "an empty device name"),
-        (["--device=", "IMAGE"], "option -d: has an empty value|option --device: has an empty value"),
+        (["--device=", "IMAGE"], "option --device: has an empty value"),
         (["-d"], "no image was named"),
         (["-d", "--nonsense", "IMAGE"], "option --nonsense: is unknown to"),
         (["-d", "--exti=1", "IMAGE"], "did you mean --exit?"),
         (["-d", "no-such-image"], "image no-such-image: is no directory"),
+        (["-v", "--cdi", f"{KIND}=one", "IMAGE"], f"a device is joined to its option: write --cdi={KIND}=one"),
         (["-d", "--cdi-dirs=/no/such", "IMAGE"], "/no/such"),
         (["-d", "--lacking=fatal", "IMAGE"], "edit fatal: lab-run can't"),
         (["--device"], "needs a value"),

@@ -153,7 +153,7 @@ def test_a_named_directory_must_exist_and_a_default_one_need_not(tmp_path):
     assert load_registry([SpecDirectory(absent)]).errors == {}
     [problem] = load_registry([SpecDirectory(absent, named=True)]).errors[absent]
     assert str(problem) == (
-        f"{absent}: the spec directory doesn't exist (name another with --cdi-dir or CDI_HPC_DIRS, or make it)"
+        f"{absent}: the spec directory doesn't exist (name another one, there or in CDI_HPC_DIRS, or make it)"
     )
 
 

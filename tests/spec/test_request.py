@@ -92,6 +92,19 @@ def test_a_file_that_cannot_be_used_is_refused_with_all_its_problems(registry, t
         resolve([str(tmp_path / "whole.json")], registry, strict=True)
 
 
+@pytest.mark.parametrize("head", [b"hsqs\x01\0\0", b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0", None])
+def test_an_image_in_the_place_of_a_device_is_told_as_a_device_that_was_left_out(registry, tmp_path, head):
+    image = tmp_path / "image"
+    image.mkdir() if head is None else image.write_bytes(head + bytes(1 << 20))
+    assert refused(registry, str(image)) == [f"{image}: is no spec (was the device left out, and is this the image?)"]
+
+
+def test_a_spec_file_that_is_not_there_is_no_misspelt_kind(registry):
+    assert refused(registry, "no-such.json") == [
+        "device 'no-such.json': there is no such file (correct the path, which begins where you are)"
+    ]
+
+
 def test_a_kind_lacks_the_devices_of_a_conflict_and_says_so(registry, tmp_path):
     resolution = resolve(["acme/x"], registry)
     assert [device.name for device in resolution.devices] == ["acme/x=1"]

@@ -30,7 +30,7 @@ GETOPT_OPTIONS = (
     Option(("-V", "--version"), "none", "leave"),
     Option(("--feature",), "required", "leave"),
     Option(("-d", "--cdi"), "optional", "device"),
-    Option(("--device",), "required", "device"),
+    Option(("--device", "--lock"), "required", "device"),
     Option(("--cdi-dirs",), "required", "cdi-dirs"),
     Option(("--fold",), "optional", "switch"),
 )
@@ -42,7 +42,7 @@ PFLAG_OPTIONS = (
     Option(("-u", "--userns"), "none", "plan"),
     Option(("-h", "--help"), "none", "help"),
     Option(("--style",), "optional", "plan"),
-    Option(("--device",), "required", "device"),
+    Option(("--device", "--lock"), "required", "device"),
     Option(("--cdi",), "optional", "device"),
     Option(("--cdi-dirs",), "required", "cdi-dirs"),
 )
@@ -84,14 +84,31 @@ def option_words(options: Sequence[Option]) -> st.SearchStrategy[str]:
     names = [name for option in options for name in option.names]
     letters = [name[1] for name in names if len(name) == 2]
     abbreviated = st.sampled_from(names).flatmap(lambda name: st.integers(2, len(name)).map(lambda n: name[:n]))
-    value = st.sampled_from(["", "x", "false", "T", "/a/b", "a/b=c", "=", "v", "-v", "é", "a:b,c"])
+    value = st.sampled_from(
+        ["", "x", "false", "T", "/a/b", "a/b=c", "=", "v", "-v", "é", "a:b,c", "a.lock", "=.lock", "./=.lock"]
+    )
     long = st.tuples(st.sampled_from(names) | abbreviated, value).map("=".join)
     bundle = st.tuples(st.lists(st.sampled_from(letters), min_size=1, max_size=4).map("".join), st.just("") | value)
     return st.sampled_from(names) | abbreviated | long | bundle.map(lambda parts: "-" + "".join(parts))
 
 
 OTHER_WORDS = st.sampled_from(
-    ["--", "-", "", "image", "/", "/tmp/../tmp", "echo", "exec", "instance", "start", "a/b=c", "./x.yaml", "-x"]
+    [
+        "--",
+        "-",
+        "",
+        "image",
+        "/",
+        "/tmp/../tmp",
+        "echo",
+        "exec",
+        "instance",
+        "start",
+        "a/b=c",
+        "./x.yaml",
+        "-x",
+        "x.lock",
+    ]
 )
 
 

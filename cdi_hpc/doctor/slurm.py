@@ -28,6 +28,7 @@ from cdi_hpc.site import allocation
 from cdi_hpc.site.allocation import GresMap
 from cdi_hpc.spec.names import kind_complaint, parse_qualified
 from cdi_hpc.spec.registry import Registry
+from cdi_hpc.trusted_program import nobodies
 
 PLUGIN = "cdi_spank.so"
 
@@ -65,10 +66,19 @@ class SlurmConf:
     @property
     def trusted(self) -> frozenset[int]:
         """Whose files slurmd may follow: root's, and those of the user that it runs as."""
+        return frozenset((0, self.daemon))
+
+    @property
+    def daemon(self) -> int:
+        """The user that slurmd runs as."""
         try:
-            return frozenset((0, pwd.getpwnam(self.values.get("slurmduser", "root").partition("(")[0]).pw_uid))
+            return pwd.getpwnam(self.values.get("slurmduser", "root").partition("(")[0]).pw_uid
         except KeyError:
-            return frozenset((0,))
+            return 0
+
+    def listed(self, key: str, prefix: str = "") -> frozenset[str]:
+        """Words of a value with commas between them, each with this before it or without: both mean the same."""
+        return frozenset(word.strip().removeprefix(prefix) for word in self.values.get(key, "").split(","))
 
 
 def find_conf(environ: Mapping[str, str]) -> SlurmConf | None:
@@ -247,7 +257,7 @@ def _untrusted(path: str, conf: SlurmConf) -> Iterator[Finding]:
 
 
 def _absolute(value: str) -> bool:
-    return value.startswith("/")
+    return value.startswith("/") and len(os.fsencode(value)) < 4096  # noqa: PLR2004  # PATH_MAX of Linux
 
 
 def _devices(value: str) -> bool:
@@ -274,33 +284,102 @@ ARGUMENTS: Mapping[str, Callable[[str], bool]] = {
 _PROGRAMS = {"cdi-hpc": "/usr/bin/cdi-hpc", "cdi-hpc-run": "/usr/bin/cdi-hpc-run"}
 
 
+#: As many as the plugin takes (slurm/spank/site.h).
+MOST_DIRS = 16
+
+
 def arguments(question: Question) -> Iterator[Finding]:
     """Whether the plugin understands its arguments, and what they name is there."""
     conf = find_conf(question.variables)
-    for entry in _our_entries(conf) if conf else ():
-        given = dict(_PROGRAMS)
-        wrong = 0
-        for argument in entry.arguments:
-            name, _, value = argument.partition("=")
-            known = ARGUMENTS.get(name)
-            if known is None or not known(value):
-                wrong += 1
-                reason = "it can't have this value" if known else "there is no such argument"
-                fix = f"correct it; there are {', '.join(ARGUMENTS)}"
-                yield Finding("problem", f"{entry.file}: {argument!r}: {reason}", fix)
-            elif name == "cdi-dir" and not os.path.isdir(value):
-                yield Finding("problem", f"{entry.file}: {argument!r}: not a directory", "make it, or leave it out")
-            given[name] = value
-        for name in _PROGRAMS:
-            if not os.access(given[name], os.X_OK):
-                wrong += 1
-                fix = f"install cdi-hpc on this node, or write {name}=PATH"
-                yield Finding("problem", f"{given[name]} can't be executed, and the plugin calls it", fix)
+    if conf is None:
+        return
+    for entry in _our_entries(conf):
+        given = {name: value for name, _, value in (argument.partition("=") for argument in entry.arguments)}
+        found = [*_understood(entry), *_programs(given), *(_cache(given["cache"], conf) if "cache" in given else ())]
         if "cache" not in given and _has_rules(question):
             what = f"{entry.file}: the site has rules, and without 'cache=' steps take plans that users have changed"
-            yield Finding("warning", what, "write cache=/var/cache/cdi-hpc-steps")
-        elif not wrong:
-            yield Finding("ok", f"{entry.file}: the plugin's arguments are right")
+            found.append(Finding("warning", what, "write cache=/var/cache/cdi-hpc-steps"))
+        yield from found or [Finding("ok", f"{entry.file}: the plugin's arguments are right")]
+
+
+def _understood(entry: Entry) -> Iterator[Finding]:
+    """What the plugin would complain of, and directories of specs."""
+    directories = 0
+    for argument in entry.arguments:
+        name, _, value = argument.partition("=")
+        known = ARGUMENTS.get(name)
+        directories += name == "cdi-dir"
+        if known is None or not known(value):
+            reason = "it can't have this value" if known else "there is no such argument"
+            yield Finding(
+                "problem", f"{entry.file}: {argument!r}: {reason}", f"correct it; there are {', '.join(ARGUMENTS)}"
+            )
+        elif name == "cdi-dir" and not os.path.isdir(value):
+            yield Finding("problem", f"{entry.file}: {argument!r}: not a directory", "make it, or leave it out")
+    if directories > MOST_DIRS:
+        what = f"{entry.file}: 'cdi-dir=' is there {directories} times, and the plugin takes {MOST_DIRS}"
+        yield Finding("problem", what, "put specs into fewer directories")
+
+
+def _programs(given: Mapping[str, str]) -> Iterator[Finding]:
+    for name, path in {**_PROGRAMS, **{name: given[name] for name in _PROGRAMS if name in given}}.items():
+        if not os.access(path, os.X_OK):
+            fix = f"install cdi-hpc on this node, or write {name}=PATH"
+            yield Finding("problem", f"{path} can't be executed, and the plugin calls it", fix)
+
+
+#: With less than this, a plan of some size can't be kept.
+_LEAST_BYTES, _LEAST_FILES = 1 << 20, 100
+
+_OTHER_PLACE = "cache=/var/cache/cdi-hpc-steps, or a file system of its own (docs/slurm.md, room for plans)"
+
+
+def _cache(path: str, conf: SlurmConf) -> Iterator[Finding]:
+    """Whether each user can be given a directory there: the plugin's own conditions (slurm/spank/compiler.c)."""
+    if not _absolute(path):
+        return  # said already
+    parent = posixpath.dirname(path.rstrip("/")) or "/"
+    try:
+        status, there = os.lstat(path), path
+    except FileNotFoundError:
+        if not os.path.isdir(parent):
+            yield Finding("problem", f"cache={path} can't be made: {parent} is not there", f"make {parent}")
+            return
+        status, there = None, parent  # the plugin makes it
+    except OSError as error:
+        yield Finding("problem", f"cache={path}: {error.strerror}", _OTHER_PLACE)
+        return
+    if status is not None and not stat.S_ISDIR(status.st_mode):
+        yield Finding("problem", f"cache={path} is a link, or no directory", "name the directory itself")
+        return
+    if status is not None:
+        yield from _not_the_daemons(path, status, conf)
+    yield from _room(path, there)
+
+
+def _not_the_daemons(path: str, status: os.stat_result, conf: SlurmConf) -> Iterator[Finding]:
+    daemon = conf.daemon
+    if status.st_uid not in {daemon, *nobodies()}:
+        what = f"cache={path} belongs to user {status.st_uid}, and slurmd is user {daemon}: no plans are kept there"
+        yield Finding("problem", what, f"chown {daemon} {path}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Finding("problem", f"cache={path}: others may write to it: no plans are kept there", f"chmod go-w {path}")
+    if not status.st_mode & stat.S_IXOTH:
+        yield Finding("problem", f"cache={path}: users can't enter it", f"chmod 755 {path}")
+
+
+def _room(path: str, there: str) -> Iterator[Finding]:
+    """Whether a user can write to the file system, and who suffers when one has filled it."""
+    room = os.statvfs(there)
+    if room.f_flag & os.ST_RDONLY:
+        yield Finding("problem", f"cache={path} is read-only: no plans can be kept there", _OTHER_PLACE)
+    elif room.f_bavail * room.f_frsize < _LEAST_BYTES or (room.f_files and room.f_favail < _LEAST_FILES):
+        fix = f"make room; 'du -s {path}/*' says whose it is"
+        yield Finding("problem", f"cache={path} is full: steps that need a new plan are refused", fix)
+    devices = [os.stat(each).st_dev for each in (there, "/run", "/")]
+    if devices[0] == devices[1] != devices[2]:
+        what = f"cache={path}: users can fill /run there, and root's programs have to write to it"
+        yield Finding("warning", what, _OTHER_PLACE)
 
 
 def _has_rules(question: Question) -> bool:
@@ -384,7 +463,10 @@ def gres(question: Question) -> Iterator[Finding]:
     for name in configuration.gres:
         if name not in known:
             yield Finding("warning", f"slurm.gres.{name}: this node has no such GRES", "correct it, or gres.conf")
-    if "gpu" not in known:
+    if _numbers_are_the_users(question):
+        what = "Slurm leaves SLURM_STEP_GPUS to the user of a step, who gets the GPUs that he writes there"
+        yield Finding("warning", what, "GresTypes=gpu in slurm.conf, or gpus=shared in plugstack.conf, which says so")
+    elif "gpu" not in known:
         yield Finding("note", "this node has no GRES 'gpu'", "gres.conf, or gpus=shared in plugstack.conf")
     for name, of_slurm in known.items():
         maps = [*_maps(name, question, registry)]
@@ -392,6 +474,14 @@ def gres(question: Question) -> Iterator[Finding]:
             yield Finding("warning", f"no kind of CDI device stands for the GRES {name!r}", "slurm.gres in config.yaml")
         for mapped in maps:
             yield from _of_map(mapped, of_slurm, registry, host)
+
+
+def _numbers_are_the_users(question: Question) -> bool:
+    """Whether the plugin believes a variable that Slurm neither sets nor takes away: it knows nothing of GPUs."""
+    conf = find_conf(question.variables)
+    if conf is None or "gpu" in conf.listed("grestypes", "gres/"):
+        return False
+    return any("gpus=shared" not in entry.arguments for entry in _our_entries(conf))
 
 
 def _of_map(mapped: GresMap, of_slurm: Gres, registry: Registry, host: LiveHost) -> Iterator[Finding]:
@@ -423,7 +513,7 @@ def constrained(question: Question) -> Iterator[Finding]:
     path = conf.beside("cgroup.conf")
     values = dict(_keys(path)) if os.path.isfile(path) else {}
     is_on = values.get("constraindevices", "no").lower() in ("yes", "true", "1")
-    if is_on and "task/cgroup" in conf.values.get("taskplugin", ""):
+    if is_on and "cgroup" in conf.listed("taskplugin", "task/"):
         yield Finding("ok", "jobs can open the devices that they were given, and no others")
     else:
         what = "jobs can open devices that were not given to them"

@@ -38,17 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     hand_over(arguments)
     streams.open_missing()
     streams.name_output()
+    written = (sys.stdout, sys.stderr)
     running = next((word for word in arguments if not word.startswith("-")), "") in _LAUNCHING
     failed = FAILED if running else PROBLEM
     try:
         status = _status(arguments, failed, FAILED if running else USAGE)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough
+    except SystemExit as ended:  # click's own, which has wrapped both, where the reader has seen enough
+        status = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else failed
+    except BrokenPipeError:
         status = failed
     except OSError as error:
         complain("error", _said(error))
         status = failed
-    streams.let_go()
+    streams.let_go(*written)
     sys.exit(status)
 
 

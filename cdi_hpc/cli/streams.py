@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 
 def open_missing() -> None:
@@ -59,9 +59,9 @@ def name_output() -> None:
         )
 
 
-def let_go() -> None:
+def let_go(*written: TextIO) -> None:
     """Drop what can't be written: Python would try again when it ends, and complain itself."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in written:
         try:
             stream.flush()
         except OSError:

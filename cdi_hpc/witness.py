@@ -23,6 +23,9 @@ _RESTLESS = ("/dev", "/proc", "/sys")
 #: Where daemons come and go.
 _BUSY = ("/run", "/var/run")
 
+#: Directories that every container has by their names, whatever is mounted there: a job may have ones of its own.
+_BY_NAME = frozenset(("/proc", "/sys", "/dev", "/dev/shm", "/dev/mqueue", "/tmp"))  # noqa: S108
+
 #: How long the kernel's clock for file times may stand still, in ns: a second change in this time could go unseen
 #: (inode times have the granularity of a timer tick; 100 Hz is the slowest that is configured).
 _TICK = 20_000_000
@@ -115,6 +118,8 @@ class Recorder(Witness):
         """See :class:`Witness`."""
         if aspect == "name" and not _is_busy(posixpath.dirname(path)):
             path, aspect = posixpath.dirname(path), "names"
+        if aspect == "node" and path in _BY_NAME and stat.S_ISDIR(_mode(path)):
+            return  # a bind of what is not a directory fails
         key = (path, aspect)
         if key not in self._states:
             self._states[key] = self._settled(path, aspect)
@@ -161,6 +166,14 @@ def _is_busy(directory: str) -> bool:
         return bool(os.stat(directory).st_mode & stat.S_ISVTX)
     except OSError:
         return False
+
+
+def _mode(path: str) -> int:
+    """Of what is there, a link itself; 0 if nothing is."""
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0
 
 
 def _state(path: str, aspect: Aspect) -> State:

@@ -55,6 +55,7 @@ static struct {
     struct devices devices; /* as they were asked for */
     char plan[PLAN_MAX_PATH];
     struct step_tree tree;
+    bool image_is_hidden;          /* where the plan was to be made, there is no such image */
     struct plan_complaint failure; /* what the tasks will say; empty while all is well */
 } step;
 
@@ -336,6 +337,12 @@ static void find_plan_and_namespace(const struct wish *wish)
     program_kill(&holder);
 }
 
+static bool is_there(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0;
+}
+
 int slurm_spank_user_init(spank_t spank, int count, char **arguments)
 {
     (void)count;
@@ -354,6 +361,8 @@ int slurm_spank_user_init(spank_t spank, int count, char **arguments)
         .is_handoff = mode_of_step() == HANDOFF,
     };
     find_plan_and_namespace(&wish);
+    if (has_failed())
+        step.image_is_hidden = !is_there(wish.image);
     return 0;
 }
 
@@ -490,6 +499,10 @@ int slurm_spank_task_init(spank_t spank, int count, char **arguments)
     if (!step.wanted)
         return 0;
     if (has_failed()) {
+        if (step.image_is_hidden && is_there(image_or_host()))
+            plan_complain(&step.failure, "image %.1024s: it is in a directory of this job's own, such as a private /tmp, and "
+                          "plans are made outside of it (copy it to where all jobs see it; with Slurm 24.05 and later the "
+                          "site can set SlurmdParameters=contain_spank)", image_or_host());
         /* Once for each node. */
         spank_get_item(spank, S_TASK_ID, &task);
         fail(spank, task == 0 ? &step.failure : &complaint);

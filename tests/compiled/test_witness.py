@@ -259,3 +259,19 @@ def test_looking_changes_nothing(tmp_path_factory, looks):
     (top / "c").symlink_to("a")
     found = [(top / name, aspect) for name, aspect in looks]
     assert states(*found) == states(*found)
+
+
+@pytest.mark.parametrize("path", ["/proc", "/sys", "/dev", "/dev/shm", "/tmp"])
+def test_what_every_container_has_by_its_name_may_be_another(path):
+    recorder = Recorder()
+    node = LiveHost(recorder).node(path)
+    assert node is not None
+    assert recorder.states() == ()
+
+
+def test_a_link_is_no_directory_that_counts_by_its_name(top, monkeypatch):
+    (top / "tmp").symlink_to(top / "directory")
+    monkeypatch.setattr(witness, "_BY_NAME", frozenset((str(top / "tmp"),)))
+    recorder = Recorder()
+    LiveHost(recorder).node(str(top / "tmp"))
+    assert {state.path for state in recorder.states()} == {str(top / "tmp"), str(top / "directory")}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from slurm_providers import Cluster, LacksError, NotAskedForError, choose
-from slurm_site import ConfiguredSite, Site, build, wait_until, working_below
+from slurm_site import ConfiguredSite, PrivateTmpSite, Site, build, wait_until, working_below
 
 #: Who runs the daemons. As root, jobs are those of another user; else all is one user's.
 DAEMONS = ["own", pytest.param("root", marks=pytest.mark.root)]
@@ -81,6 +81,16 @@ def hidden_cluster(request, built, lab) -> Iterator[Site]:
     below = "/run/user" if os.geteuid() == 0 else f"/run/user/{os.geteuid()}"
     shell = '--conf=InteractiveStepOptions="--interactive --preserve-env /bin/sh shell"'
     yield from begun(Site, built, "--conf=LaunchParameters=use_interactive_step", shell, below=below)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["outside", "contained"])
+def private_cluster(request, built, lab) -> Iterator[Site]:
+    """A node whose jobs have a /tmp of their own; with contain_spank, the plugin is called in it."""
+    contained = ["--conf=SlurmdParameters=config_overrides,contain_spank"] if request.param else []
+    with tempfile.TemporaryDirectory(prefix="cdi-spank-", dir="/run/user") as top:
+        Path(top).chmod(0o755)
+        plugin, runner = (Path(shutil.copy(path, top)) for path in built)
+        yield from begun(PrivateTmpSite, (plugin, runner), "--nodes=1", "--private-tmp", *contained, below="/run/user")
 
 
 @pytest.fixture

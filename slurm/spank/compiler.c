@@ -234,6 +234,7 @@ bool make_user_cache(const struct site *site, struct job job, struct plan_compla
     if (errno == EEXIST && fstatat(top, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode) &&
         status.st_uid == job.uid)
         return true;
-    plan_complain(complaint, "%s/%s: no directory for the user's plans: %s", site->cache, name, strerror(errno));
+    plan_complain(complaint, "%s/%s: no directory for the user's plans: %s (ask the administrator: cache= in plugstack.conf)",
+                  site->cache, name, strerror(errno));
     return false;
 }

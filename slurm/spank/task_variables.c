@@ -105,15 +105,53 @@ static char separator_of(const char *name)
     return '\0';
 }
 
+/* The other name of a launcher's variable. NULL if it has none; the caller's to free. */
+static char *twin_of(const char *name)
+{
+    static const char *const prefixes[][2] = {{"APPTAINER_", "SINGULARITY_"}, {"APPTAINERENV_", "SINGULARITYENV_"}};
+    char *twin;
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        for (size_t j = 0; j < 2; j++)
+            if (strncmp(name, prefixes[i][j], strlen(prefixes[i][j])) == 0)
+                return asprintf(&twin, "%s%s", prefixes[i][1 - j], name + strlen(prefixes[i][j])) < 0 ? NULL : twin;
+    return NULL;
+}
+
+/* What the user has said by the other name, by which ours may have been said already. NULL for nothing, and for what has
+ * more than a line, which could not be taken back. */
+static char *read_twin(spank_t spank, const char *name, const char *ours)
+{
+    FREED char *twin = twin_of(name);
+    char *value = twin != NULL ? read_variable(spank, twin) : NULL;
+    if (value != NULL && strchr(value, '\n') == NULL && handoff_remove(value, ours))
+        return value;
+    free(value);
+    return NULL;
+}
+
+/* Ours and the user's, who has said his by the variable's other name: the launcher looks at both names, and warns if they
+ * say different things. NULL where there is no memory. */
+static char *with_twins(spank_t spank, const char *name, const char *ours, bool is_default)
+{
+    FREED char *theirs = read_twin(spank, name, ours);
+    char separator = separator_of(name), *both = NULL;
+    if (theirs == NULL || *theirs == '\0' || (separator == '\0' && !is_default))
+        return strdup(ours);
+    if (separator == '\0')
+        return strdup(theirs);
+    return asprintf(&both, "%s%c%s", ours, separator, theirs) < 0 ? NULL : both;
+}
+
 /* Set a launcher's variable; a list of ours goes before the user's. */
-static bool tell_launcher(spank_t spank, const char *name, const char *ours, FILE *lines)
+static bool tell_launcher(spank_t spank, const char *name, const char *ours, bool is_default, FILE *lines)
 {
     FREED char *present = read_variable(spank, name), *joined = NULL;
+    FREED char *told = present == NULL ? with_twins(spank, name, ours, is_default) : strdup(ours);
     char separator = separator_of(name);
-    if (present != NULL && separator != '\0' && asprintf(&joined, "%s%c%s", ours, separator, present) < 0)
+    if (told == NULL || (present != NULL && separator != '\0' && asprintf(&joined, "%s%c%s", told, separator, present) < 0))
         return false;
-    return fprintf(lines, "%s=%s\n", name, ours) > 0 &&
-           spank_setenv(spank, name, joined != NULL ? joined : ours, 1) == ESPANK_SUCCESS;
+    return fprintf(lines, "%s=%s\n", name, told) > 0 &&
+           spank_setenv(spank, name, joined != NULL ? joined : told, 1) == ESPANK_SUCCESS;
 }
 
 static bool tell_launchers(spank_t spank, const struct plan *plan, FILE *lines)
@@ -127,12 +165,13 @@ static bool tell_launchers(spank_t spank, const struct plan *plan, FILE *lines)
         FREED char *name = strndup(record.field[0], length);
         if (name == NULL)
             return false;
-        FREED char *present = record.kind == PLAN_DEFAULT ? read_variable(spank, name) : NULL;
+        bool is_default = record.kind == PLAN_DEFAULT;
+        FREED char *present = is_default ? read_variable(spank, name) : NULL;
         if (present != NULL)
             continue;
         /* Those that begin with our name are for our own launchers, who don't take them back. */
         bool own = strncmp(name, "CDI_HPC_", strlen("CDI_HPC_")) == 0;
-        if (!(own ? set_variable(spank, name, value) : tell_launcher(spank, name, value, lines)))
+        if (!(own ? set_variable(spank, name, value) : tell_launcher(spank, name, value, is_default, lines)))
             return false;
     }
     return true;

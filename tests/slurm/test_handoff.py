@@ -131,8 +131,31 @@ def test_launchers_find_binds_and_variables_in_their_environment(site):
 def test_what_the_user_has_in_such_a_variable_stays(site):
     own = {"APPTAINER_BIND": "/tmp:/mnt", "APPTAINERENV_NVIDIA_VISIBLE_DEVICES": "mine"}
     found = variables(site.srun(TWO, GPUS, "env", "-0", env=own).stdout)
-    assert found["APPTAINER_BIND"] == f"{found['SINGULARITY_BIND']},/tmp:/mnt"
+    assert found["APPTAINER_BIND"].endswith(",/tmp:/mnt")
     assert found["APPTAINERENV_NVIDIA_VISIBLE_DEVICES"] == "mine"
+
+
+#: What Apptainer reads by two names, with a value of the user's; it warns if the two say different things.
+TWINS = {"{}_BIND": "/tmp:/mnt", "{}ENV_LD_LIBRARY_PATH": "/own/lib", "{}ENV_NVIDIA_VISIBLE_DEVICES": "mine"}
+
+
+@pytest.mark.parametrize("prefix", ["APPTAINER", "SINGULARITY"])
+@pytest.mark.parametrize("name", [*TWINS])
+def test_both_names_of_a_variable_say_the_same(site, prefix, name):
+    own = name.format(prefix)
+    inner = "env -0; printf %s =bare=; srun --quiet --overlap -n1 --cdi=none env -0"
+    done = site.srun("-n1", TWO, GPUS, "sh", "-c", inner, env={own: TWINS[name]})
+    assert done.returncode == 0, done.stderr
+    dressed, bare = map(variables, done.stdout.split("=bare="))
+    assert dressed[name.format("APPTAINER")] == dressed[name.format("SINGULARITY")]
+    assert dressed[own].endswith(TWINS[name])
+    assert {key: bare[key] for key in bare if key.startswith(("APPTAINER", "SINGULARITY"))} == {own: TWINS[name]}
+
+
+def test_two_names_that_the_user_has_given_two_values_keep_them(site):
+    own = {"APPTAINER_BIND": "/tmp:/mnt", "SINGULARITY_BIND": "/tmp:/opt"}
+    found = variables(site.srun(TWO, GPUS, "env", "-0", env=own).stdout)
+    assert {name: found[name].rpartition(",")[2] for name in own} == own
 
 
 @pytest.mark.parametrize("own", ["", "/tmp:/mnt"])

@@ -128,6 +128,8 @@ def command(
         launcher="handoff" if handoff else "embedded",
         gres=gres,
     )
+    if not handoff:
+        _refuse_what_holds(cache.directory, launch.image)
     said = hand_over if handoff else None
     seals: list[str] = []
     with _where_the_site_says(seal), progress(f"compiling the launch: {image}"):
@@ -137,6 +139,14 @@ def command(
     if seal and not seals:
         ctx.exit(1)
     click.echo("  ".join([*(seals if seal else []), cache.path_of(key)]))
+
+
+def _refuse_what_holds(directory: str, image: str) -> None:
+    """The kernel lays nothing over a directory that it is itself a part of. A launch by Python has no stage on disk."""
+    place = os.path.realpath(directory)
+    if image != "/" and place.startswith(f"{image}/"):
+        what = f"plans are kept in it, in {place}, and can't be laid over it"
+        raise CdiError(Problem(f"image {image}", what, "name another directory as the image"))
 
 
 @contextlib.contextmanager

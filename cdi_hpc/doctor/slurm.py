@@ -190,6 +190,10 @@ def plugin(question: Question) -> Iterator[Finding]:
         yield Finding("problem", f"{PLUGIN} is in {' and in '.join(e.file for e in found)}", "keep one of these lines")
     for entry in found:
         yield from _of_entry(entry, conf)
+    prolog = conf.values.get("taskprolog")
+    if prolog:
+        what = f"TaskProlog={prolog} runs in the image where there is --cdi-image, and tasks end where it can't"
+        yield Finding("warning", what, "let it be a program that images have at this path, or tell users")
 
 
 def _of_entry(entry: Entry, conf: SlurmConf) -> Iterator[Finding]:

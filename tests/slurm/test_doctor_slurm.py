@@ -171,6 +171,13 @@ def conf(site: Site, text: str, *more: str, less: str = "PlugStackConfig=") -> d
     return {"SLURM_CONF": str(top / "slurm.conf")}
 
 
+def test_a_prolog_of_tasks_is_a_warning(site):
+    line = (site.top / "plugstack.conf").read_text()
+    status, found = doctor(site, env=conf(site, line, "TaskProlog=/etc/slurm/prolog"))
+    assert (status, statuses(found)["slurm-plugin"]) == (0, "warning")
+    assert "TaskProlog=/etc/slurm/prolog runs in the image" in said(found, "slurm-plugin")
+
+
 def test_a_plugstack_without_the_plugin_is_a_problem(site):
     status, found = doctor(site, env=conf(site, "optional other.so\n"))
     assert status == 1

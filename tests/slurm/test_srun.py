@@ -285,6 +285,12 @@ def test_options_that_do_not_go_together_are_refused(site):
     assert "neither handoff nor mounts" in site.srun(GPUS, "--cdi-mode=magic", "true").stderr
 
 
+def test_an_image_that_holds_the_plans_is_refused(site):
+    done = site.srun(TWO, GPUS, f"--cdi-image={site.top}", "true")
+    assert done.returncode == 125
+    assert f"image {site.top}: plans are kept in it, in {site.cache}, and can't be laid over it" in done.stderr
+
+
 def test_an_option_that_is_given_twice_is_refused(site):
     done = site.srun("--cdi=nvidia.com/gpu=0", "--cdi=nvidia.com/gpu=1", "true")
     assert done.returncode == 255

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Union
 
+from cdi_hpc.errors import assert_never
 from cdi_hpc.spec.model import Origin
 
 #: In the place of a spec's path in an origin: what the user asked for by an option or a variable, which is the field.
@@ -208,6 +209,17 @@ Action = Union[
     Note,
     Unsupported,
 ]
+
+
+def container_path(action: Action) -> str:
+    """The path in the container that an action covers, "" if it names none."""
+    if isinstance(action, (Bind, MountFilesystem)):
+        return action.target
+    if isinstance(action, (Symlink, WriteFile, Directory)):
+        return action.path
+    if isinstance(action, (SetEnv, RunHook, CudaCompat, UpdateLdCache, Note, Unsupported)):
+        return ""
+    return assert_never(action)
 
 
 class Covered(NamedTuple):

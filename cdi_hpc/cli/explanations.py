@@ -22,6 +22,7 @@ from cdi_hpc.explain.difference import Side
 from cdi_hpc.host import LiveHost
 from cdi_hpc.spec.model import Origin
 from cdi_hpc.spec.names import near_misses
+from cdi_hpc.spec.registry import SUFFIXES
 
 _ALL = "all"
 
@@ -138,7 +139,7 @@ def _diff_specs(paths: tuple[str, str], wanted: Wanted, output_format: str, repo
 def _no_spec_file(path: str) -> Problem:
     if os.path.exists(path):
         return Problem(f"--diff {path}", "is no file", "name a spec file")
-    if "/" in path or path.endswith((".json", ".yaml")):
+    if "/" in path or path.endswith(SUFFIXES):
         return Problem(f"--diff {path}", "there is no such file")
     near = near_misses(path, (*explain.launchers(), *backends.commands()))
     fix = f"did you mean {near[0]!r}?" if near else "name two of a kind"

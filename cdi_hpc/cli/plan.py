@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -110,14 +111,11 @@ def _in_image(
     image = read_image(path)
     if image.files is None and not image.mountable:
         raise CdiError(Problem(f"image {path}", image.reason, image.fix))
-    if image.files is None:
-        with open_image(path) as opened:
-            assembly = embedded.prepare(plan, opened.directory, host, embedded.RunOptions())
-            enforce_in_image(planned.configuration.policy, plan, assembly.covered)
-            return [*image.notes, *assembly.messages], preflight.check(assembly), _moved(assembly)
-    assembly = embedded.prepare(plan, image.place, host, embedded.RunOptions(), files=image.files)
-    enforce_in_image(planned.configuration.policy, plan, assembly.covered)
-    return [*image.notes, *assembly.messages], preflight.check(assembly), _moved(assembly)
+    with contextlib.ExitStack() as stack:
+        place = image.place if image.files is not None else stack.enter_context(open_image(path)).directory
+        assembly = embedded.prepare(plan, place, host, embedded.RunOptions(), files=image.files)
+        enforce_in_image(planned.configuration.policy, plan, assembly.covered)
+        return [*image.notes, *assembly.messages], preflight.check(assembly), _moved(assembly)
 
 
 def _moved(assembly: Assembly) -> list[tuple[str, str, str]]:

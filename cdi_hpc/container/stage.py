@@ -28,6 +28,7 @@ from cdi_hpc.plan import (
     Unsupported,
     UpdateLdCache,
     WriteFile,
+    container_path,
 )
 from cdi_hpc.witness import Witness
 
@@ -131,11 +132,8 @@ def covered_on_host(actions: Iterable[Action]) -> Iterator[Covered]:
     """What actions would cover on the machine itself: the nearest that is known where an image is not."""
     tree = ContainerTree("/")
     for action in actions:
-        if isinstance(action, (Bind, MountFilesystem)):
-            path = action.target
-        elif isinstance(action, (Symlink, WriteFile, Directory)):
-            path = action.path
-        else:
+        path = container_path(action)
+        if not path:
             continue
         try:
             yield Covered(action.origin, path, tree.resolve(path, follow=not isinstance(action, Symlink)))
@@ -144,26 +142,29 @@ def covered_on_host(actions: Iterable[Action]) -> Iterator[Covered]:
 
 
 def _place(action: Action, assembly: Assembly) -> None:
-    covered = assembly.covered
+    real_path = _put(action, assembly)
+    if real_path:
+        assembly.covered.append(Covered(action.origin, container_path(action), real_path))
+
+
+def _put(action: Action, assembly: Assembly) -> str:
+    """Put an action into the tree; returns the real path that it covers, "" for none."""
     if isinstance(action, Bind):
-        covered.append(Covered(action.origin, action.target, _bind(action, assembly)))
-    elif isinstance(action, MountFilesystem):
-        covered.append(Covered(action.origin, action.target, _mount(action, assembly)))
-    elif isinstance(action, Symlink):
-        covered.append(Covered(action.origin, action.path, _link(action, assembly.tree)))
-    elif isinstance(action, WriteFile):
-        covered.append(Covered(action.origin, action.path, _write(action, assembly)))
-    elif isinstance(action, Directory):
-        real_path = assembly.tree.make_directory(action.path, action.mode)
-        covered.append(Covered(action.origin, action.path, real_path))
-    elif isinstance(action, (SetEnv, Note, Unsupported, CudaCompat, UpdateLdCache, RunHook)):
-        pass
-    else:
-        assert_never(action)
+        return _bind(action, assembly)
+    if isinstance(action, MountFilesystem):
+        return _mount(action, assembly)
+    if isinstance(action, Symlink):
+        return _link(action, assembly.tree)
+    if isinstance(action, WriteFile):
+        return _write(action, assembly)
+    if isinstance(action, Directory):
+        return assembly.tree.make_directory(action.path, action.mode)
+    if isinstance(action, (SetEnv, Note, Unsupported, CudaCompat, UpdateLdCache, RunHook)):
+        return ""
+    return assert_never(action)
 
 
 def _mount(action: MountFilesystem, assembly: Assembly) -> str:
-    """Each of these returns the real path that it covers."""
     target = assembly.tree.make_directory(action.target)
     _refuse_root(action.target, target)
     assembly.mounts.append(PlacedMount(assembly.tree.mount(target, None, origin=action.origin), action))

@@ -17,23 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Callable, Literal
 
-from cdi_hpc.errors import CdiError, Problem, assert_never
-from cdi_hpc.plan import (
-    Action,
-    Bind,
-    Covered,
-    CudaCompat,
-    Directory,
-    MountFilesystem,
-    Note,
-    Plan,
-    RunHook,
-    SetEnv,
-    Symlink,
-    Unsupported,
-    UpdateLdCache,
-    WriteFile,
-)
+from cdi_hpc.errors import CdiError, Problem
+from cdi_hpc.plan import Action, Bind, Covered, Plan, SetEnv, UpdateLdCache, container_path
 from cdi_hpc.site.globs import PathPattern, TextPattern
 from cdi_hpc.spec.model import Hook, Origin, ResolvedEdits
 
@@ -334,15 +319,10 @@ def _of_action(action: Action, written: Mapping[Origin, str]) -> Iterator[Subjec
     elif isinstance(action, Bind):
         spellings = _spellings(written.get(origin, action.source), action.source)
         yield Subject("mount-sources", spellings, origin, contains=action.kind == "directory")
-        yield Subject("mount-targets", (action.target,), origin, contains=True)
-    elif isinstance(action, MountFilesystem):
-        yield Subject("mount-targets", (action.target,), origin, contains=True)
-    elif isinstance(action, (Symlink, WriteFile, Directory)):
-        yield Subject("mount-targets", (action.path,), origin, contains=True)
-    elif isinstance(action, UpdateLdCache):  # what else it writes depends on the image
-        yield Subject("mount-targets", (LOADER_CACHE,), origin, contains=True)
-    elif not isinstance(action, (CudaCompat, RunHook, Note, Unsupported)):
-        assert_never(action)
+    # What else a hook for the loader's cache writes depends on the image.
+    path = LOADER_CACHE if isinstance(action, UpdateLdCache) else container_path(action)
+    if path:
+        yield Subject("mount-targets", (path,), origin, contains=True)
 
 
 def _spellings(written: str, real: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from cdi_hpc.errors import CdiError, Problem
 from cdi_hpc.spec import names
@@ -238,14 +238,22 @@ def _directory_problem(path: str, error: OSError) -> Problem:
     return Problem(path, f"the spec directory can't be read: {os.strerror(error.errno or 0)}")
 
 
-def _read(path: str) -> bytes:
-    """The bytes of a regular file. Anything else is refused before it is opened: a FIFO would block."""
+def _open(path: str) -> BinaryIO:
+    """Open a regular file. Anything else is refused before it is opened: a FIFO would block."""
+    _require_regular(path, os.stat(path))
+    # O_NONBLOCK for what may have taken its place since.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        _require_regular(path, os.stat(path))
-        # O_NONBLOCK for what may have taken its place since.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            _require_regular(path, os.fstat(descriptor))
+        _require_regular(path, os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _read(path: str) -> bytes:
+    try:
+        with _open(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise CdiError(_file_problem(path, error)) from error
@@ -253,12 +261,10 @@ def _read(path: str) -> bytes:
 
 def is_no_text(path: str) -> bool:
     """Whether something can't be a spec at all: a directory, or a file that begins with what no text has."""
+    if os.path.isdir(path):
+        return True
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            return True
-        _require_regular(path, os.stat(path))
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        with _open(path) as file:
             return b"\0" in file.read(_HEAD)
     except (OSError, CdiError):
         return False

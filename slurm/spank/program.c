@@ -239,11 +239,6 @@ void program_kill(struct program *program)
     program->child = 0;
 }
 
-static void say_too_late(const struct program *program, struct plan_complaint *complaint)
-{
-    plan_complain(complaint, "%s: it has not ended within %d s (timeout= in plugstack.conf)", program->name, program->timeout);
-}
-
 /* Whether it came to exit by itself, and was executed at all. */
 static bool has_run(const struct program *program, int status, struct plan_complaint *complaint)
 {
@@ -269,7 +264,7 @@ bool program_end(struct program *program, struct answer *answer, struct plan_com
     program_kill(program);
     if (ended)
         return has_run(program, answer->status, complaint);
-    say_too_late(program, complaint);
+    plan_complain(complaint, "%s: it has not ended within %d s (timeout= in plugstack.conf)", program->name, program->timeout);
     return false;
 }
 

@@ -211,6 +211,22 @@ bool find_plan(const struct site *site, struct job job, const struct wish *wish,
 
 /* Directories -------------------------------------------------------------------------------------------------------- */
 
+/* Make the user's directory in one that only we can change, or see that it is there; EEXIST if something else is. Another
+ * step may be making it at this moment, or was killed while it did: then it is ours, and still closed to everybody. */
+static bool give_user_directory(int top, const char *name, struct job job, struct stat *status)
+{
+    if (mkdirat(top, name, 0700) < 0 && errno != EEXIST)
+        return false;
+    if (fstatat(top, name, status, AT_SYMLINK_NOFOLLOW) < 0)
+        return false;
+    if (S_ISDIR(status->st_mode) && status->st_uid == job.uid)
+        return true;
+    if (S_ISDIR(status->st_mode) && status->st_uid == geteuid() && (status->st_mode & (S_IRWXG | S_IRWXO)) == 0)
+        return fchownat(top, name, job.uid, job.gid, AT_SYMLINK_NOFOLLOW) == 0;
+    errno = EEXIST;
+    return false;
+}
+
 bool make_user_cache(const struct site *site, struct job job, struct plan_complaint *complaint)
 {
     if (site->cache == NULL)
@@ -229,12 +245,13 @@ bool make_user_cache(const struct site *site, struct job job, struct plan_compla
         plan_complain(complaint, "%s: not used for plans: others may write to it (cache= in plugstack.conf)", site->cache);
         return false;
     }
-    if (mkdirat(top, name, 0700) == 0 && fchownat(top, name, job.uid, job.gid, AT_SYMLINK_NOFOLLOW) == 0)
+    if (give_user_directory(top, name, job, &status))
         return true;
-    if (errno == EEXIST && fstatat(top, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode) &&
-        status.st_uid == job.uid)
-        return true;
-    plan_complain(complaint, "%s/%s: no directory for the user's plans: %s (ask the administrator: cache= in plugstack.conf)",
-                  site->cache, name, strerror(errno));
+    if (errno == EEXIST)
+        plan_complain(complaint, "%s/%s: no directory for the user's plans: %s (ask the administrator to remove it)",
+                      site->cache, name, S_ISDIR(status.st_mode) ? "it belongs to somebody else" : "it is a link, or no directory");
+    else
+        plan_complain(complaint, "%s/%s: no directory for the user's plans: %s (ask the administrator: cache= in plugstack.conf)",
+                      site->cache, name, strerror(errno));
     return false;
 }

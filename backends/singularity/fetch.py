@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 
 from cdi_hpc.backends.singularity.settings import Settings
@@ -33,6 +34,9 @@ _PREFIX = "cdi-hpc-image-"
 
 #: Locked for as long as the image is of use.
 _LOCK = "lock"
+
+#: A lock of this age has been taken by its launch, or is nobody's any more; seconds.
+_SETTLED = 60
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -170,6 +174,9 @@ def _remove_abandoned(top: str, prefix: str) -> None:
 
 def _remove_if_abandoned(directory: str) -> None:
     with contextlib.suppress(OSError):
+        made = os.stat(f"{directory}/{_LOCK}", follow_symlinks=False).st_mtime
+        if time.time() - made < _SETTLED:  # not even tried: whoever has just made it could not take it meanwhile
+            return
         lock = _locked(directory)
         try:
             shutil.rmtree(directory, ignore_errors=True)

@@ -89,7 +89,13 @@ def left(temporary) -> Path:
     directory.mkdir()
     for name in ("image.sif", "lock"):
         (directory / name).touch()
+    let_age(directory)
     return directory
+
+
+def let_age(directory: Path) -> None:
+    """As if its launch had begun an hour ago."""
+    os.utime(directory / "lock", (time.time() - 3600,) * 2)
 
 
 def test_what_a_killed_launch_left_goes_with_the_next_one(by_python, small, oci, tmp_path, temporary, left):
@@ -98,11 +104,19 @@ def test_what_a_killed_launch_left_goes_with_the_next_one(by_python, small, oci,
     assert is_empty_soon(temporary)
 
 
+def test_what_another_launch_has_just_made_stays(by_python, small, oci, tmp_path, temporary, left):
+    """It has made its lock, and not yet taken it."""
+    (left / "lock").touch()
+    image = f"oci:{oci.write_layout(tmp_path / 'layout')}"
+    assert by_python.run(small, [], ["true"], image=image).returncode == 0
+    assert (left / "image.sif").exists()
+
+
 def test_what_another_process_or_machine_has_in_use_stays(by_python, small, oci, tmp_path, temporary, left):
     elsewhere = temporary / "cdi-hpc-image-00000000-0000-4000-8000-000000000000-left"
-    shutil.copytree(left, elsewhere)
+    shutil.copytree(left, elsewhere)  # with its times
     image = f"oci:{oci.write_layout(tmp_path / 'layout')}"
-    with (left / "lock").open("w") as lock:
+    with (left / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert by_python.run(small, [], ["true"], image=image).returncode == 0
     assert (left / "image.sif").exists()
@@ -120,6 +134,8 @@ def test_an_image_is_not_taken_for_a_killed_launchs_while_it_is_in_use(by_python
         while not list(temporary.glob("cdi-hpc-image-*/*.sif")) and time.monotonic() < deadline:
             time.sleep(0.02)
         in_use = {path.parent.name for path in temporary.glob("cdi-hpc-image-*/*.sif")}
+        for name in in_use:
+            let_age(temporary / name)
         assert by_python.run(small, [], ["true"], image=image).returncode == 0
         assert in_use
         assert in_use <= {*os.listdir(temporary)}

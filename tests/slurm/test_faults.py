@@ -231,45 +231,44 @@ def test_a_directory_for_plans_that_is_missing_with_its_parent(site):
     assert_refused(site, "no directory for plans: No such file or directory")
 
 
+def configured_place(site: Site, name: str) -> Path:
+    """Where a new directory for plans, configured, would have the user's."""
+    place = site.top / name
+    place.mkdir()
+    site.configure(cache=str(place))
+    return place / str(site.user.pw_uid)
+
+
 @pytest.mark.root
 def test_a_directory_for_plans_in_which_somebody_else_has_the_users_name(site):
-    place = site.top / "squatted"
-    place.mkdir()
-    (place / str(site.user.pw_uid)).symlink_to("/etc")
-    site.configure(cache=str(place))
+    configured_place(site, "squatted").symlink_to("/etc")
     assert_refused(site, "no directory for the user's plans: it is a link, or no directory")
 
 
 @pytest.mark.root
 def test_a_directory_for_plans_that_is_somebody_elses(site):
-    place = site.top / "occupied"
-    place.mkdir()
-    (place / str(site.user.pw_uid)).mkdir(mode=0o700)
-    os.chown(place / str(site.user.pw_uid), 65534, 65534)
-    site.configure(cache=str(place))
+    directory = configured_place(site, "occupied")
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 65534, 65534)
     assert_refused(site, "no directory for the user's plans: it belongs to somebody else")
 
 
 @pytest.mark.root
 def test_a_directory_for_plans_that_another_step_is_making(site):
     """Or that it was killed over: it has been made, and not yet given to the user."""
-    place = site.top / "half-made"
-    place.mkdir()
-    (place / str(site.user.pw_uid)).mkdir(mode=0o700)
-    site.configure(cache=str(place))
+    directory = configured_place(site, "half-made")
+    directory.mkdir(mode=0o700)
     assert site.srun("-n1", TWO, *MOUNTS, "echo", "RAN").stdout == "RAN\n"
-    assert (place / str(site.user.pw_uid)).stat().st_uid == site.user.pw_uid
+    assert directory.stat().st_uid == site.user.pw_uid
 
 
 @pytest.mark.root
 def test_a_directory_for_plans_that_root_has_opened_to_others(site):
     """It was not made for this: it stays as it is."""
-    place = site.top / "opened"
-    place.mkdir()
-    (place / str(site.user.pw_uid)).mkdir(mode=0o755)
-    site.configure(cache=str(place))
+    directory = configured_place(site, "opened")
+    directory.mkdir(mode=0o755)
     assert_refused(site, "no directory for the user's plans: it belongs to somebody else")
-    assert (place / str(site.user.pw_uid)).stat().st_uid == 0
+    assert directory.stat().st_uid == 0
 
 
 def test_a_directory_of_plans_that_can_not_be_written(site):
